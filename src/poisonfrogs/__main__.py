@@ -1,0 +1,7 @@
+"""`python -m poisonfrogs`."""
+
+import sys
+
+from poisonfrogs.cli import main
+
+sys.exit(main())

@@ -1,0 +1,115 @@
+"""Feature collision: Poison Frogs! (Shafahi, Huang et al., NeurIPS 2018), Algorithm 1, and its ℓ∞-bounded form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poisonfrogs.descent import Backtracking, Budget, Rule, SignedMomentum, descend
+from poisonfrogs.types import Crafted, Extractor, Goal, Stop
+
+
+@dataclass(frozen=True)
+class Ball:
+    """‖x − b‖∞ ≤ ε, in stored pictures as well: rounding never leaves it."""
+
+    eps: float
+
+    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(x, base - self.eps), base + self.eps).clamp_(0, 1)
+
+    def cost(self, x: Tensor, base: Tensor) -> float:
+        return 0.0
+
+    def quantise(self, x: Tensor, base: Tensor) -> Tensor:
+        levels = int(self.eps * 255 + 1e-6)
+        change = ((x * 255).round() - base).clamp(-levels, levels)
+        return (base + change).clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """The paper's penalty: the backward step (x̂ + λβb) / (1 + βλ).
+
+    Its fixed point minimises ‖f(x) − f(t)‖² + (β/2)‖x − b‖²; the paper's text writes β for this β/2.
+    """
+
+    beta: float
+
+    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
+        weight = step * self.beta
+        # written so that β → ∞ gives b, not ∞/∞
+        return (x + (base - x) * (1 - 1 / (1 + weight))).clamp_(0, 1)
+
+    def cost(self, x: Tensor, base: Tensor) -> float:
+        moved = x - base
+        return self.beta / 2 * float(moved.square().sum()) if moved.any() else 0.0
+
+    def quantise(self, x: Tensor, base: Tensor) -> Tensor:
+        return (x * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collision:
+    """argmin_x ‖f(x) − f(t)‖² within a budget around the base b, for many (t, b) at once.
+
+    With `eps`: inside the ℓ∞ ball, by signed momentum. Without: the paper's Algorithm 1 with its β.
+    """
+
+    eps: float | None = 8 / 255  # ℓ∞ budget in [0, 1]; None: the paper's β instead
+    beta: float = 0.25  # the paper's β₀; β = β₀·d²/(base height·width·3)², d the size of the feature
+    passes: int = 60  # forward + backward passes at most
+    overshoot: float = 5.0  # a, in feature units; 0 is the paper's plain form
+    step: float = 0.02  # first step, in [0, 1] units of a pixel
+    momentum: float = 0.75  # of the ℓ∞ form
+    every: int = 10  # passes between two looks at the stop test
+
+    def __call__(
+        self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, check: Extractor
+    ) -> Crafted:
+        """See types.Attack: `bases` are uint8 (3, h, w), the poisons have their sizes."""
+        # Aim beyond the target: f(t) + a·u, u pointing from the base class's mean to the target
+        # class's. A head draws its boundary between the poison and the class it came to lie in; only
+        # a poison deeper in that class than the target leaves the target on its own side.
+        aims = torch.stack([goal.feature + self.overshoot * goal.axis for goal in goals])
+        floats = [base.to(aims) / 255 for base in bases]
+        budgets = [self._budget(len(goal.feature), base.numel()) for goal, base in zip(goals, bases, strict=True)]
+
+        def objective(features: Tensor, active: list[int]) -> Tensor:
+            return (features - aims[active]).square().sum(1)
+
+        def rounded(x: Tensor, i: int) -> Tensor:
+            return budgets[i].quantise(x, bases[i])
+
+        def finished(pictures: list[Tensor], features: Tensor, active: list[int]) -> list[bool]:
+            fell = stop(features, active)
+            likely = fell.nonzero()[:, 0].tolist()
+            if likely:  # believed only of the pictures as they will be stored, in full precision
+                stored = [rounded(pictures[j], active[j]).to(aims) / 255 for j in likely]
+                with torch.no_grad():
+                    exact = check(stored)
+                fell[likely] = stop(exact, [active[j] for j in likely])
+            return [bool(yes) for yes in fell]
+
+        pictures, passes, failures = descend(
+            net,
+            floats,
+            objective=objective,
+            budgets=budgets,
+            rule=self._rule(),
+            passes=self.passes,
+            finished=finished,
+            every=self.every,
+        )
+        return Crafted(pictures=[rounded(x, i) for i, x in enumerate(pictures)], passes=passes, failures=failures)
+
+    def _budget(self, features: int, pixels: int) -> Budget:
+        return Pull(self.beta * features**2 / pixels**2) if self.eps is None else Ball(self.eps)
+
+    def _rule(self) -> Rule:
+        if self.eps is None:
+            return Backtracking(step=self.step)
+        return SignedMomentum(step=self.step, momentum=self.momentum)

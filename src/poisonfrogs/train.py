@@ -1,0 +1,165 @@
+"""Victims: the heads that are trained on frozen features, hundreds at once, and the user's own training code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from poisonfrogs.logistic import Heads, Rows, loss_and_gradient, solve
+from poisonfrogs.types import InputError, Stop
+
+
+class Recipe(Protocol):
+    """How a head is trained on features: the same seed and rows give the same head, alone or among others."""
+
+    def __call__(self, rows: Rows, classes: int, *, seed: int) -> Heads: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperHead:
+    """The head of Shafahi et al. 2018, section 3: from scratch, Adam, mini-batches."""
+
+    epochs: int = 100
+    learning_rate: float = 0.01
+    batch_size: int = 128  # not given in the paper
+
+    def __call__(self, rows: Rows, classes: int, *, seed: int) -> Heads:
+        """All heads see the rows in one order, their own rows last in the numbering."""
+        generator = torch.Generator().manual_seed(seed)
+        count, dim = rows.features.shape
+        own = rows.own.shape[1]
+        theta = _initial(dim, classes, generator).to(rows.features).repeat(rows.heads, 1, 1)
+        kept = rows.kept() if rows.removed.numel() else None
+        moments = torch.zeros_like(theta), torch.zeros_like(theta)
+        step = 0
+        for _ in range(self.epochs):
+            order = torch.randperm(count + own, generator=generator).to(rows.features.device)
+            for batch in order.split(self.batch_size):
+                step += 1
+                part, present = _batch(rows, batch, count), None if kept is None else kept[batch[batch < count]]
+                gradient = _mean_gradient(theta, part, present, classes)
+                _adam(theta, gradient, moments, step, self.learning_rate)
+        return Heads(theta[:, :dim].contiguous(), theta[:, dim].contiguous())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogisticHead:
+    """A converged logistic regression with L2 strength 1/C, as scikit-learn defines it."""
+
+    c: float
+
+    def __call__(self, rows: Rows, classes: int, *, seed: int) -> Heads:
+        """Convex: the seed changes nothing. Solved in float64."""
+        precise = Rows(rows.features.double(), rows.labels, rows.own.double(), rows.own_labels, rows.removed)
+        shared_only = Rows(
+            precise.features, rows.labels, precise.own[:1, :0], rows.own_labels[:1, :0], rows.removed[:1, :0]
+        )
+        clean, _ = solve(shared_only, classes, c=self.c, tolerance=1e-6)
+        heads, _ = solve(precise, classes, c=self.c, start=clean, tolerance=1e-8)
+        return Heads(heads.weight.to(rows.features), heads.bias.to(rows.features))
+
+
+def recipe(text: str) -> Recipe:
+    """`paper` or `logistic:C`.
+
+    >>> recipe("logistic:100")
+    LogisticHead(c=100.0)
+    """
+    kind, _, strength = text.partition(":")
+    if text == "paper":
+        return PaperHead()
+    try:
+        c = float(strength)
+    except ValueError:
+        c = 0.0
+    if kind != "logistic" or not 0 < c < float("inf"):
+        raise InputError(f"--head {text!r} is unknown; expected paper, or logistic:C with C > 0 (such as logistic:100)")
+    return LogisticHead(c=c)
+
+
+def _initial(dim: int, classes: int, generator: torch.Generator) -> Tensor:
+    """(d + 1, K), uniform in ±1/√d as torch.nn.Linear; the last row is the bias."""
+    return (torch.rand(dim + 1, classes, generator=generator) * 2 - 1) / dim**0.5
+
+
+def _batch(rows: Rows, batch: Tensor, count: int) -> Rows:
+    shared, own = batch[batch < count], batch[batch >= count] - count
+    return Rows(rows.features[shared], rows.labels[shared], rows.own[:, own], rows.own_labels[:, own], rows.removed)
+
+
+def _mean_gradient(theta: Tensor, rows: Rows, kept: Tensor | None, classes: int) -> Tensor:
+    """(H, d + 1, K): gradient of the mean cross-entropy of a mini-batch."""
+    present = rows.features.new_ones(len(rows.features), rows.heads) if kept is None else kept
+    _, slope = loss_and_gradient(Heads(theta[:, :-1], theta[:, -1]), rows, present, classes)
+    size = present.sum(0) + rows.own.shape[1]
+    return torch.cat([slope.weight, slope.bias[:, None]], 1) / size.clamp(min=1)[:, None, None]
+
+
+def _adam(theta: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> None:
+    """One step of Adam (Kingma and Ba 2015) with its usual constants, in place."""
+    first, second = moments
+    first.lerp_(gradient, 0.1)
+    second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    scale = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
+    theta.addcdiv_(first, scale, value=-rate / (1 - 0.9**step))
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate:
+    """The attacker's guess at the victim: when do its poisons suffice? It never sees the judge or its seed.
+
+    Believed only if both a converged logistic head and a short training by the paper's recipe put
+    the target into the base class: a poison should not live by one recipe.
+    """
+
+    features: Tensor  # (n, d) training features, or a sample of them
+    labels: Tensor  # (n,)
+    classes: int
+    clean: Heads
+    seed: int
+    confidence: float = 0.95  # of the base class, at the target
+    c: float = 100.0
+    epochs: int = 20
+
+    @classmethod
+    def fit(cls, features: Tensor, labels: Tensor, classes: int, *, seed: int, sample: int = 4096) -> Surrogate:
+        """Train the clean head that the others start from, on at most `sample` rows."""
+        if len(features) > sample:
+            chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:sample]
+            features, labels = features[chosen], labels[chosen]
+        none = torch.empty(1, 0, dtype=torch.int64)
+        clean, _ = solve(Rows(features, labels, features[None, :0], none, none), classes, c=cls.c, tolerance=1e-4)
+        return cls(features, labels, classes, clean, seed)
+
+    def watch(self, *, targets: Tensor, labels: Tensor, poisons: int) -> Stop:
+        """A stop test for `poisons` consecutive pictures a target: targets (t, d), base classes `labels` (t,)."""
+
+        def stop(features: Tensor, indices: list[int]) -> Tensor:
+            left = Counter(i // poisons for i in indices)
+            whole = [trial for trial, count in left.items() if count == poisons]  # the rest has failed in part
+            member = torch.tensor([left[i // poisons] == poisons for i in indices])
+            rows = self._rows(features[member].to(self.features).view(len(whole), poisons, -1), labels[whole])
+            fell = torch.zeros(len(whole), dtype=torch.bool)
+
+            def believed(heads: Heads, trials: list[int]) -> Tensor:
+                probabilities = heads.predict(targets[trials][:, None])[:, 0]
+                return probabilities.gather(1, labels[trials][:, None])[:, 0] > self.confidence
+
+            heads, _ = solve(rows, self.classes, c=self.c, start=self.clean, tolerance=1e-4)
+            likely = believed(heads, whole).nonzero()[:, 0]
+            if len(likely):
+                heads = PaperHead(epochs=self.epochs)(rows.part(likely), self.classes, seed=self.seed)
+                fell[likely] = believed(heads, [whole[i] for i in likely])
+            done = torch.zeros(len(indices), dtype=torch.bool)
+            done[member] = fell.repeat_interleave(poisons)
+            return done
+
+        return stop
+
+    def _rows(self, own: Tensor, labels: Tensor) -> Rows:
+        own_labels = labels[:, None].expand(-1, own.shape[1]).contiguous()
+        return Rows(self.features, self.labels, own, own_labels, torch.empty(len(own), 0, dtype=torch.int64))

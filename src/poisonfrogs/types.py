@@ -1,0 +1,74 @@
+"""The nouns of the project and the protocols its parts meet at. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+class InputError(Exception):
+    """What the caller gave cannot be used. One line: what was got, what was expected, what to do."""
+
+
+class Incomplete(Exception):
+    """Trials that were asked for have not been run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a poison is to collide with, in the feature space of one network."""
+
+    feature: Tensor  # (d,) f(t), the target's feature
+    axis: Tensor  # (d,) unit vector from the mean of the base class to the mean of the target's class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crafted:
+    """Poisons as an attack leaves them: 8 bits a channel, ready to be stored."""
+
+    pictures: list[Tensor]  # uint8 (3, h, w) each, the size of its base
+    passes: list[int]  # forward + backward passes spent on each
+    failures: list[str | None]  # why a picture could not be crafted, else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A change to a training set: pictures put in, rows taken out."""
+
+    added: tuple[Image, ...]  # RGB, decoded from the file as stored
+    label: int  # of every added picture
+    removed: tuple[int, ...] = ()  # rows of the training set, for poisons that replace their bases
+
+
+# (pictures) -> features (n, d), differentiable; pictures (3, h, w) in [0, 1], each of its own size
+Extractor = Callable[[list["Tensor"]], "Tensor"]
+# (features (n, d), indices of the n pictures in the batch) -> bool (n,): those that need no more passes
+Stop = Callable[["Tensor", list[int]], "Tensor"]
+
+
+class Attack(Protocol):
+    """Turns base pictures into poisons, many goals at once."""
+
+    def __call__(
+        self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, check: Extractor
+    ) -> Crafted:
+        """`bases`: uint8 (3, h, w). `check`: the same network in full precision, asked before `stop` is believed."""
+        ...
+
+
+class Predict(Protocol):
+    """A trained classifier: pictures -> (n, classes) probabilities, or (n,) class numbers."""
+
+    def __call__(self, images: Sequence[Image]) -> np.ndarray: ...
+
+
+class Victim(Protocol):
+    """Training code: what `--victim module:function` names. `images` are RGB and decoded on demand."""
+
+    def __call__(self, images: Sequence[Image], labels: np.ndarray, *, seed: int) -> Predict: ...
