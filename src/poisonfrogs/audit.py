@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean, median
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from poisonfrogs import checks, data, journal, models, plan, trial
+from poisonfrogs import checks, data, journal, judge, models, plan, targets, trial
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.plan import Audit, Trial
@@ -60,13 +60,10 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
 
 def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
     dataset = data.load(audit.data)
-    turns = plan.pairs(
-        len(dataset.classes),
-        plan.class_number(audit.target_class, dataset.classes, "--target-class"),
-        plan.class_number(audit.base_class, dataset.classes, "--base-class"),
-    )
-    outside = _outside(audit, dataset)
-    judge = _judge(audit)
+    turns = targets.turns(audit, dataset.classes)
+    outside = targets.outside(audit, dataset)
+    targets.possible(audit, dataset, outside, turns)
+    victim = _victim(audit)
     net = models.load(
         audit.model,
         weights=str(audit.weights) if audit.weights else None,
@@ -75,27 +72,31 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
         device=("cuda" if torch.cuda.is_available() else "cpu") if audit.device == "auto" else audit.device,
     )
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
-    targets = _joined(dataset.test, outside)
+    attacked = data.joined(dataset.test, outside)
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
-    drawn = _draw(audit, dataset, targets, turns)
-    trials = _with_bases(audit, dataset, drawn, targets, found["train"].matrix.numpy(), target_features.numpy())
-    setting = trial.Setting(
-        audit=audit,
+    drawn = targets.drawn(audit, dataset, attacked, turns)
+    matrices = found["train"].matrix.numpy(), target_features.numpy()
+    trials = targets.trials(audit, dataset, drawn, attacked, matrices)
+    scene = judge.Scene(
         net=net,
         classes=dataset.classes,
         train=dataset.train,
         test=dataset.test,
-        targets=targets,
+        targets=attacked,
         train_features=found["train"].matrix,
         target_features=target_features,
+    )
+    setting = trial.Setting(
+        audit=audit,
+        scene=scene,
         attack=Collision(eps=audit.eps, beta=audit.beta, passes=audit.passes, overshoot=audit.overshoot),
         surrogate=Surrogate.fit(
-            found["train"].matrix,
+            scene.train_features,
             torch.from_numpy(dataset.train.labels),
             len(dataset.classes),
             seed=plan.seed_of(audit.seed, "surrogate"),
         ),
-        judge=judge,
+        judge=victim,
         folder=audit.out,
     )
     conversions = sum((part.conversions for part in found.values()), start=type(found["train"].conversions)())
@@ -103,10 +104,10 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
     return _Prepared(setting, dataset, trials, written)
 
 
-def _judge(audit: Audit) -> trial.Judge:
+def _victim(audit: Audit) -> judge.Judge:
     if audit.victim:
-        return trial.VictimJudge(models.imported(audit.victim), audit.victim)
-    return trial.HeadJudge(recipe(audit.head))
+        return judge.VictimJudge(models.imported(audit.victim), audit.victim)
+    return judge.HeadJudge(recipe(audit.head))
 
 
 def _featurise(
@@ -126,93 +127,6 @@ def _featurise(
         row, why = next(iter(found["outside"].unreadable.items()))
         raise InputError(f"--target {outside.ids[row]} cannot be read ({why}); give a whole picture")
     return dataset.without(found["train"].unreadable, found["test"].unreadable), outside, found
-
-
-def _outside(audit: Audit, dataset: data.DataSet) -> data.Images:
-    """Targets that are files outside DATA, as pictures of --target-class."""
-    known = {*dataset.test.ids, *dataset.train.ids}
-    paths = [Path(name) for name in audit.target if _identity(dataset.root, name) not in known]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(
-                f"--target {path} is neither an id of {dataset.root} nor a file; expected such as {dataset.test.ids[0]}"
-            )
-        if audit.target_class is None:
-            raise InputError(f"--target {path} lies outside {dataset.root}; say what it shows with --target-class")
-    label = plan.class_number(audit.target_class, dataset.classes, "--target-class") or 0
-    return data.files([str(path) for path in paths], [label] * len(paths))
-
-
-def _identity(root: Path, name: str) -> str:
-    path = Path(name)
-    inside = path.is_absolute() and path.is_relative_to(root.absolute())
-    if inside:
-        return path.relative_to(root.absolute()).as_posix()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _joined(test: data.Images, outside: data.Images) -> data.Images:
-    return data.joined(test, outside) if len(outside) else test
-
-
-def _draw(
-    audit: Audit, dataset: data.DataSet, targets: data.Images, turns: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    if not audit.target:
-        return plan.draw(audit.targets, dataset.test.labels, turns, audit.seed)
-    drawn = []
-    for name in audit.target:
-        identity = _identity(dataset.root, name)
-        if identity in dataset.train.ids:
-            raise InputError(f"--target {name} is a training picture; expected a picture the classifier has not seen")
-        if identity not in targets.ids and str(Path(name)) not in targets.ids:
-            raise InputError(
-                f"--target {name} could not be read ({dataset.skipped.get(identity, 'skipped')}); give a whole picture"
-            )
-        row = targets.ids.index(identity if identity in targets.ids else str(Path(name)))
-        mine = [(row, base) for target, base in turns if target == targets.labels[row]]
-        if not mine:
-            raise InputError(
-                f"--target {name} is a {dataset.classes[targets.labels[row]]}, which --target-class or --base-class rules out"
-            )
-        drawn += mine
-    return drawn
-
-
-def _with_bases(
-    audit: Audit,
-    dataset: data.DataSet,
-    drawn: Sequence[tuple[int, int]],
-    targets: data.Images,
-    train_features: np.ndarray,
-    target_features: np.ndarray,
-) -> list[Trial]:
-    labels, trials = dataset.train.labels, []
-    for number, (target, base_class) in enumerate(drawn):
-        rows = np.flatnonzero(labels == base_class)
-        if len(rows) < audit.poisons:
-            raise InputError(
-                f"--poisons {audit.poisons} is more than the {len(rows)} training pictures of class "
-                f"{dataset.classes[base_class]!r}, and each poison needs a base of its own"
-            )
-        if audit.base_choice == "nearest":
-            bases = plan.nearest(target_features[target], train_features, rows, audit.poisons)
-        else:
-            generator = np.random.default_rng(plan.seed_of(audit.seed, "bases", targets.ids[target], base_class))
-            bases = [int(row) for row in generator.choice(rows, audit.poisons, replace=False)]
-        trials.append(
-            Trial(
-                trial_id=number,
-                group=number // plan.GROUP,
-                target=target,
-                target_id=targets.ids[target],
-                target_class=int(targets.labels[target]),
-                base_class=base_class,
-                bases=tuple(bases),
-                base_ids=tuple(dataset.train.ids[row] for row in bases),
-            )
-        )
-    return trials
 
 
 def _plan(
@@ -244,7 +158,7 @@ def _plan(
     }
 
 
-_IDENTITY = ("schema_version", "kind", "audit", "data", "model", "trials")
+_SAME_PLAN = ("schema_version", "kind", "audit", "data", "model", "trials")
 
 
 def _recorded_plan(out: Path) -> dict[str, Any] | None:
@@ -252,7 +166,7 @@ def _recorded_plan(out: Path) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
     if not path.exists():
-        if out.exists() and any(name for name in os.listdir(out) if name not in (".lock", "poisons")):
+        if out.exists() and any(child.name not in (".lock", "poisons") for child in out.iterdir()):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
         return None
     try:
@@ -265,9 +179,9 @@ def _recorded_plan(out: Path) -> dict[str, Any] | None:
 
 
 def _agree(out: Path, recorded: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
-    if recorded is None or all(recorded.get(key) == wanted[key] for key in _IDENTITY):
+    if recorded is None or all(recorded.get(key) == wanted[key] for key in _SAME_PLAN):
         return
-    for key in _IDENTITY:
+    for key in _SAME_PLAN:
         old, new = recorded.get(key), wanted[key]
         if old == new:
             continue
@@ -275,7 +189,8 @@ def _agree(out: Path, recorded: dict[str, Any] | None, wanted: dict[str, Any]) -
             what = next(name for name in {**old, **new} if old.get(name) != new.get(name))
             key, old, new = f"{key}.{what}", old.get(what), new.get(what)
         raise InputError(
-            f"{out} holds a run of another plan ({key} was {_short(old)}, is now {_short(new)}); choose another --out, or delete it"
+            f"{out} holds a run of another plan ({key} was {_short(old)}, is now {_short(new)}); "
+            "choose another --out, or delete it"
         )
 
 
@@ -285,10 +200,11 @@ def _short(value: Any) -> str:
 
 
 def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
-    members = plan.groups(prepared.trials)
+    members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
     done = sum(len(members[group]) for group in whole)
-    progress("trials", done, len(prepared.trials))
+    stage = f"crafting and judging{_time_ahead(prepared, prepared.trials[done:])}"
+    progress(stage, done, len(prepared.trials))
     for group, trials in members.items():
         if group in whole:
             continue
@@ -297,7 +213,24 @@ def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
         journal.append(out / "timings.jsonl", [timing])
         journal.append(out / "journal.jsonl", [row | stamp for row in rows])
         done += len(trials)
-        progress("trials", done, len(prepared.trials))
+        progress(stage, done, len(prepared.trials))
+
+
+def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
+    """What crafting will cost at most, from one pass over the bases of a few trials."""
+    audit, scene = prepared.setting.audit, prepared.setting.scene
+    bases = [scene.train[base] for trial in trials[:4] for base in trial.bases][:4]
+    if not bases:
+        return ""
+    pictures = [torch.from_numpy(np.array(base)).permute(2, 0, 1) / 255 for base in bases]
+    pixels = [picture.to(scene.net.device).requires_grad_() for picture in pictures]
+    started = time.perf_counter()
+    try:
+        scene.net.extractor(audit.precision)(pixels).sum().backward()
+    except RuntimeError:  # no memory, or no gradient: the trials themselves will say so
+        return ""
+    seconds = (time.perf_counter() - started) / len(bases) * audit.passes * audit.poisons * len(trials)
+    return f" (at most about {seconds:.0f} s)"
 
 
 def summarise(audit: Audit, prepared: _Prepared) -> dict[str, Any]:
@@ -331,13 +264,13 @@ def summarise(audit: Audit, prepared: _Prepared) -> dict[str, Any]:
         "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
         "checks": checks.as_json(fired),
         "model": {
-            "name": prepared.setting.net.name,
-            "weights": prepared.setting.net.weights,
-            "source": prepared.setting.net.source,
+            "name": prepared.setting.scene.net.name,
+            "weights": prepared.setting.scene.net.weights,
+            "source": prepared.setting.scene.net.source,
         },
         "seed": audit.seed,
         "versions": prepared.plan["versions"],
-        "hardware": hardware(prepared.setting.net.device),
+        "hardware": hardware(prepared.setting.scene.net.device),
     }
 
 

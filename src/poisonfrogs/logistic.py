@@ -106,8 +106,9 @@ def solve(
 def _lbfgs(objective, theta: Tensor, tolerance: float, iterations: int, memory: int) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
     value, gradient = objective(theta)
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (s, y, 1 / s·y), a row a head
+    resting = torch.zeros_like(value, dtype=torch.bool)  # heads that rounding lets descend no further
     for _ in range(iterations):
-        running = gradient.abs().amax(1) > tolerance
+        running = ~resting & (gradient.abs().amax(1) > tolerance)
         if not running.any():
             break
         direction = _two_loops(gradient, history)
@@ -118,22 +119,30 @@ def _lbfgs(objective, theta: Tensor, tolerance: float, iterations: int, memory: 
         step = torch.ones_like(value) if history else 1 / gradient.norm(dim=1).clamp(min=1)
         step = step * running
         new_value, new_gradient = objective(theta + step[:, None] * direction)
-        for _ in range(25):  # backtracking to Armijo's condition, head by head
-            short = running & ~(new_value <= value + 1e-4 * step * slope)
+        for _ in range(25):  # backtracking, head by head
+            short = running & ~_lower(value, new_value, step * slope, (direction * new_gradient).sum(1) / slope)
             if not short.any():
                 break
             step = torch.where(short, step * 0.4, step)
             new_value, new_gradient = objective(theta + step[:, None] * direction)
         else:
-            step = torch.where(short, 0.0, step)  # rounding leaves no descent: this head stays where it is
+            resting, step = resting | short, torch.where(short, 0.0, step)
             new_value, new_gradient = objective(theta + step[:, None] * direction)
         s, y = step[:, None] * direction, new_gradient - gradient
         curvature = (s * y).sum(1)
         history = [*history[-memory + 1 :], (s, y, torch.where(curvature > 0, 1 / curvature, 0.0))]
         theta, value, gradient = theta + s, new_value, new_gradient
-        if not step.any():
-            break
     return theta, gradient.abs().amax(1) <= tolerance
+
+
+def _lower(value: Tensor, new_value: Tensor, promised: Tensor, remaining: Tensor) -> Tensor:
+    """Armijo's condition; or, where rounding hides what a step gains, that of Hager and Zhang (2005) on the slope.
+
+    `promised`: step times slope; `remaining`: the slope at the step's end as a share of that at its start.
+    """
+    armijo = new_value <= value + 1e-4 * promised
+    level = new_value <= value + 10 * torch.finfo(value.dtype).eps * value.abs()
+    return armijo | (level & (remaining >= -0.9998))
 
 
 def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from poisonfrogs.types import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
+    # pictures too, of no format in FORMATS: reported as skipped rather than passed over
+    *(".svg", ".eps", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".tga"),
+)
 MARK = "poisonfrogs: a crafted clean-label poison, made to measure a training pipeline. Do not train on it."
 _ORIENTATION = 0x0112
 
 
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818  (an outcome, not a fault)
     """A picture that cannot be decoded; the message says why."""
 
 
@@ -36,37 +41,77 @@ def decode(content: bytes) -> Decoded:
     """
     if not content:
         raise Unreadable("zero bytes")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning)
+    with _strictly:
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                deep = _deep(image)
                 image.load()
-                return _to_rgb(image)
-        except Image.UnidentifiedImageError:
+                return _to_rgb(image, deep)
+        except UnidentifiedImageError:
             raise Unreadable(f"not a picture in one of {', '.join(FORMATS)}") from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise Unreadable("a decompression bomb: far more pixels than a photograph") from None
+        except Unreadable:
+            raise
         except Exception as error:  # Pillow's decoders raise many kinds on hostile bytes
             raise Unreadable(f"{type(error).__name__}: {error}") from None
 
 
-def _to_rgb(image: Image.Image) -> Decoded:
+class _Strictly:
+    """Bombs are errors and other warnings silent while any thread decodes.
+
+    `warnings.catch_warnings` alone is not safe in threads: the first to come in enters it, the last to go leaves it.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.filters = warnings.catch_warnings()
+                self.filters.__enter__()
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.filters.__exit__(None, None, None)
+
+
+_strictly = _Strictly()
+
+
+def _deep(image: Image.Image) -> bool:
+    """Whether the file holds 16 bits a channel, which the mode alone does not tell."""
+    for tile in getattr(image, "tile", ()):
+        kind = str(tile.args)
+        if ";16" in kind and ";16S" not in kind:
+            return True
+        if tile.codec_name == "ppm" and tile.args[1] > 255:
+            return True
+    return False
+
+
+def _to_rgb(image: Image.Image, deep: bool) -> Decoded:
     said = []
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         said.append("animated: first frame taken")
         image.seek(0)
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(_ORIENTATION) in range(2, 9):
         said.append("rotated as its EXIF says")
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
+    if deep:
         said.append("16-bit scaled to 8")
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise Unreadable("pixels that are not finite numbers")
-        # modes I and F do not say how many bits their file had
-        top = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
-        image = Image.fromarray(np.clip(np.rint(values / top * 255), 0, 255).astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":
+        if not deep:
+            raise Unreadable("pixels of 32 bits: no telling which value is white")
+        image = Image.fromarray(np.rint(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8))
     elif image.mode not in ("RGB", "L"):
         said.append(f"{'palette' if image.mode in ('P', 'PA') else image.mode} converted to RGB")
     return Decoded(image.convert("RGB"), tuple(said))
@@ -92,7 +137,7 @@ def jpeg_quality(store: str) -> int:
     90
     """
     kind, _, quality = store.partition(":")
-    if kind != "jpeg" or not quality.isdigit() or not 1 <= int(quality) <= 100:
+    if kind != "jpeg" or not quality.isdecimal() or not 1 <= int(quality) <= 100:
         raise InputError(
             f"--store {store!r} is not a way to store a picture; expected png, or jpeg:Q with Q from 1 to 100"
         )

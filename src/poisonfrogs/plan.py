@@ -1,15 +1,11 @@
-"""What an audit is to do: its options, and the trials drawn from them. Torch stays out, for a fast --help."""
+"""What an audit is to do: its options, and what a trial is. Torch stays out, for a fast --help."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from poisonfrogs.types import InputError
 
@@ -129,61 +125,7 @@ def seed_of(*parts: object) -> int:
     >>> seed_of(0, "victim", 3) == seed_of(0, "victim", 3) != seed_of(0, "victim", 4)
     True
     """
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
-
-
-def class_number(name: str | None, classes: Sequence[str], flag: str) -> int | None:
-    """The number of a class. Raises InputError for an unknown one."""
-    if name is None:
-        return None
-    if name not in classes:
-        raise InputError(f"{flag} {name!r} is no class of the data; expected one of {', '.join(classes[:12])}")
-    return list(classes).index(name)
-
-
-def pairs(classes: int, target: int | None, base: int | None) -> list[tuple[int, int]]:
-    """Every ordered pair (class of the target, class of the base) that is asked for.
-
-    >>> pairs(3, None, 0)
-    [(1, 0), (2, 0)]
-    """
-    found = [(t, b) for t, b in itertools.permutations(range(classes), 2) if target in (None, t) and base in (None, b)]
-    if not found:
-        raise InputError("--target-class and --base-class name the same class; a poison needs two")
-    return found
-
-
-def draw(
-    wanted: int | Literal["all"], labels: np.ndarray, turns: Sequence[tuple[int, int]], seed: int
-) -> list[tuple[int, int]]:
-    """(row of the test pictures, base class): the pairs take turns, no picture is drawn twice.
-
-    Raises InputError when more targets are wanted than there are.
-    """
-    generator = np.random.default_rng(seed_of(seed, "targets"))
-    waiting = {t: list(generator.permutation(np.flatnonzero(labels == t))) for t in sorted({t for t, _ in turns})}
-    available = sum(map(len, waiting.values()))
-    count = available if wanted == "all" else wanted
-    if count > available:
-        raise InputError(f"--targets {count} is more than the {available} test pictures of the classes asked for")
-    drawn: list[tuple[int, int]] = []
-    for target_class, base_class in itertools.cycle(turns):
-        if len(drawn) == count:
-            return drawn
-        if waiting[target_class]:
-            drawn.append((int(waiting[target_class].pop()), base_class))
-    return drawn
-
-
-def nearest(target: np.ndarray, features: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
-    """The rows whose features are nearest to the target's, nearest first."""
-    distances = np.square(features[rows] - target).sum(1)
-    return [int(rows[i]) for i in np.argsort(distances, kind="stable")[:count]]
-
-
-def groups(trials: Sequence[Trial]) -> dict[int, list[Trial]]:
-    """The trials by their group, in order."""
-    return {group: list(members) for group, members in itertools.groupby(trials, key=lambda trial: trial.group)}
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")  # NumPy takes 32 bits
 
 
 def _listed(value: Any) -> Any:

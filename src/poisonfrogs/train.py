@@ -83,7 +83,8 @@ def recipe(text: str) -> Recipe:
 
 def _initial(dim: int, classes: int, generator: torch.Generator) -> Tensor:
     """(d + 1, K), uniform in ±1/√d as torch.nn.Linear; the last row is the bias."""
-    return (torch.rand(dim + 1, classes, generator=generator) * 2 - 1) / dim**0.5
+    uniform: Tensor = torch.rand(dim + 1, classes, generator=generator)
+    return uniform.mul(2).sub(1).div(dim**0.5)
 
 
 def _batch(rows: Rows, batch: Tensor, count: int) -> Rows:
@@ -142,7 +143,7 @@ class Surrogate:
             left = Counter(i // poisons for i in indices)
             whole = [trial for trial, count in left.items() if count == poisons]  # the rest has failed in part
             member = torch.tensor([left[i // poisons] == poisons for i in indices])
-            rows = self._rows(features[member].to(self.features).view(len(whole), poisons, -1), labels[whole])
+            rows = self._rows(features[member].to(self.features).view(len(whole), poisons, features.shape[1]), labels[whole])
             fell = torch.zeros(len(whole), dtype=torch.bool)
 
             def believed(heads: Heads, trials: list[int]) -> Tensor:

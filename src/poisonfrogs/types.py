@@ -16,10 +16,6 @@ class InputError(Exception):
     """What the caller gave cannot be used. One line: what was got, what was expected, what to do."""
 
 
-class Incomplete(Exception):
-    """Trials that were asked for have not been run."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Goal:
     """What a poison is to collide with, in the feature space of one network."""

@@ -71,6 +71,8 @@ class Collision:
         self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, check: Extractor
     ) -> Crafted:
         """See types.Attack: `bases` are uint8 (3, h, w), the poisons have their sizes."""
+        if not bases:
+            return Crafted(pictures=[], passes=[], failures=[])
         # Aim beyond the target: f(t) + a·u, u pointing from the base class's mean to the target
         # class's. A head draws its boundary between the poison and the class it came to lie in; only
         # a poison deeper in that class than the target leaves the target on its own side.
@@ -85,7 +87,7 @@ class Collision:
             return budgets[i].quantise(x, bases[i])
 
         def finished(pictures: list[Tensor], features: Tensor, active: list[int]) -> list[bool]:
-            fell = stop(features, active)
+            fell = stop(features, active).clone()  # it is the caller's
             likely = fell.nonzero()[:, 0].tolist()
             if likely:  # believed only of the pictures as they will be stored, in full precision
                 stored = [rounded(pictures[j], active[j]).to(aims) / 255 for j in likely]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import sys
+import traceback
 from collections.abc import Sequence
 
 from poisonfrogs.types import InputError
@@ -16,25 +18,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 findings at or above --fail-on; 2 usage, configuration or I/O error;
     3 incomplete or inconclusive; 130 interrupted.
     """
-    from poisonfrogs.cli.commands import parse
-
     try:
-        return parse(sys.argv[1:] if argv is None else argv).run()
+        return _run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         return _refuse("stopped; the same command goes on where it was", code=130)
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our --help has left
+        silence()
         return 0
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _refuse(f"{error.strerror or error}{where}; mend that, then the same command goes on where it was")
     except sqlite3.Error as error:
-        return _refuse(f"the cache cannot be written ({error}); make room, or choose another --cache")
+        return _refuse(f"the cache cannot be used ({error}); make room, or choose another --cache")
+    except Exception:  # a fault of ours, or of the code behind --victim; left alone it would end with 1, as findings do
+        traceback.print_exc()
+        return 2
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        from poisonfrogs.cli.commands import parse
+
+        return parse(argv).run()
+    finally:
+        sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print; silently no more once the reader of our output has left."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Send stdout nowhere, so that nothing complains about a closed pipe any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def printable(text: str) -> str:
+    r"""One line that any terminal can show, and that cannot command it.
+
+    >>> printable("val/a\nb\x1b[2J\udcff é")
+    'val/a\\nb\\x1b[2J\\udcff é'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _refuse(message: str, code: int = 2) -> int:
-    line = message.replace("\n", "\\n").replace("\r", "\\r").encode("utf-8", "backslashreplace").decode()
-    print(f"poisonfrogs: {line}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        print(f"poisonfrogs: {printable(message)}", file=sys.stderr, flush=True)
     return code

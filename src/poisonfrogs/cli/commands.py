@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.conf import Positional, UseAppendAction
+from tyro.constructors import ConstructorRegistry
 
+from poisonfrogs.cli import say, values
 from poisonfrogs.plan import Audit
+from poisonfrogs.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +35,11 @@ class AuditCommand(Audit):
     """What to print on stdout."""
 
     def run(self) -> int:
+        """Do it and return the exit code."""
         from poisonfrogs.cli import show
 
+        if self.fail_on is not None and not 0 <= self.fail_on <= 1:
+            raise InputError(f"--fail-on {self.fail_on} is out of range; expected a rate from 0 to 1, such as 0.05")
         return show.audit(_options(self), self.fail_on, self.format)
 
 
@@ -50,6 +57,7 @@ class DemoCommand:
     """What to print on stdout."""
 
     def run(self) -> int:
+        """Do it and return the exit code."""
         from poisonfrogs.cli import show
 
         return show.audit(self.options(), None, self.format)
@@ -69,53 +77,46 @@ class DemoCommand:
         )
 
 
-def parse(argv: Sequence[str]) -> AuditCommand | DemoCommand:
-    """The command that the arguments name. Exits with 2 where they name none, 0 for --help."""
+Command = AuditCommand | DemoCommand
+COMMANDS = {"audit": AuditCommand, "demo": DemoCommand}
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """The command that the arguments name. Raises InputError where they name none; exits with 0 for --help."""
     if list(argv) == ["--version"]:
         from importlib.metadata import version
 
-        print(f"poisonfrogs {version('poisonfrogs')}")
+        say(f"poisonfrogs {version('poisonfrogs')}")
         sys.exit(0)
     registry = ConstructorRegistry()
-    registry.primitive_rule(_fractions)
-    commands = (
+    registry.primitive_rule(values.rule)
+    commands: Any = (
         Annotated[AuditCommand, tyro.conf.subcommand("audit")] | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
     )
-    return cast(
-        AuditCommand | DemoCommand,
-        tyro.cli(
-            OmitArgPrefixes[FlagCreatePairsOff[commands]],  # type: ignore[valid-type]
-            prog="poisonfrogs",
-            description="How easily can a classifier's training data be poisoned with correctly labelled pictures?",
-            args=[("None" if arg.lower() == "none" else arg) for arg in argv],
-            registry=registry,
-        ),
-    )
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            command = tyro.cli(
+                commands,
+                prog="poisonfrogs",
+                description="How easily can a classifier's training data be poisoned with correctly labelled pictures?",
+                args=list(argv),
+                registry=registry,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as end:
+        if end.code == 2:
+            raise InputError(values.condensed(complaint.getvalue(), argv, _names(argv))) from None
+        raise
+    return cast(Command, command)
+
+
+def _names(argv: Sequence[str]) -> list[str]:
+    """What might have been meant: the command's flags, or the commands."""
+    if not argv or argv[0] not in COMMANDS:
+        return list(COMMANDS)
+    return [f"--{field.name.replace('_', '-')}" for field in fields(COMMANDS[argv[0]])]
 
 
 def _options(command: AuditCommand) -> Audit:
     return Audit(**{field.name: getattr(command, field.name) for field in fields(Audit)})
-
-
-def _fractions(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
-    """Numbers may be written as fractions, such as 8/255."""
-    if info.type is not float:
-        return None
-
-    def number(texts: list[str]) -> float:
-        above, _, below = texts[0].partition("/")
-        if below and float(below) == 0:
-            raise ValueError(f"{texts[0]} divides by zero")
-        return float(above) / float(below or 1)
-
-    def text(value: Any) -> list[str]:
-        levels = value * 255
-        return [f"{levels:.0f}/255" if value and abs(levels - round(levels)) < 1e-9 and levels < 255 else str(value)]
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="NUMBER",
-        instance_from_str=number,
-        is_instance=lambda value: isinstance(value, float),
-        str_from_instance=text,
-    )

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from poisonfrogs.cli import printable, say
 from poisonfrogs.plan import Audit
 
 
@@ -23,9 +23,10 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
 
         summary = run_audit(options, progress=tell)
     if form == "json":
-        print(json.dumps(summary, indent=1))
+        say(json.dumps(summary, indent=1))
     else:
-        _table(options, summary)
+        for line in report(options, summary):
+            say(printable(line))
     if summary["success_rate"] is None or summary["n_failed_trials"] == summary["n_trials"]:
         return 3  # nothing was examined
     return int(fail_on is not None and summary["ci95"][0] >= fail_on)
@@ -48,19 +49,17 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def _table(options: Audit, summary: dict[str, Any]) -> None:
-    console = Console(highlight=False)
-    table = Table(show_header=False, box=None)
-    for name, value in _lines(summary):
-        table.add_row(name, value)
-    console.print(table)
-    for check in summary["checks"]:
-        console.print(f"check {check['name']}: {check['message']}", markup=False)
-    console.print(sentence(options, summary), markup=False)
-    console.print(f"The run, with every poison, is in {options.out}", markup=False, soft_wrap=True)
+def report(options: Audit, summary: dict[str, Any]) -> list[str]:
+    """The lines that are printed for people."""
+    return [
+        *(f"{name:<14}{value}" for name, value in _figures(summary)),
+        *(f"check {check['name']}: {check['message']}" for check in summary["checks"]),
+        sentence(options, summary),
+        f"The run, with every poison, is in {options.out}",
+    ]
 
 
-def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     low, high = summary["ci95"]
     rate = summary["success_rate"]
     return [

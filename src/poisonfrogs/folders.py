@@ -1,0 +1,83 @@
+"""Image folders: train/CLASS/**, val/CLASS/**, or CLASS/** to be split. Links are followed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from poisonfrogs.images import TEST_NAMES, Files, Images, Splits, split
+from poisonfrogs.pictures import SUFFIXES, Unreadable
+
+
+def read(root: Path) -> Splits:
+    """Ids, labels and content hashes of every file that is named like a picture. None is decoded."""
+    parts = _parts(root)
+    classes = tuple(sorted({child.name for part in parts.values() for child in _folders(part)}))
+    skipped: dict[str, str] = {}
+    images = {name: _read_classes(root, part, classes, skipped) for name, part in parts.items()}
+    train, test = (images["train"], images["test"]) if "test" in images else split(images["train"])
+    return Splits(classes, train, test, skipped)
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders that hold class folders; a single one is to be split."""
+    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+    if test and (root / "train").is_dir():
+        return {"train": root / "train", "test": test}
+    only_train = [child.name for child in _folders(root)] == ["train"]
+    return {"train": root / "train" if only_train else root}
+
+
+def _folders(part: Path) -> list[Path]:
+    return [child for child in part.iterdir() if child.is_dir() and not child.name.startswith(".")]
+
+
+def _read_classes(root: Path, part: Path, classes: tuple[str, ...], skipped: dict[str, str]) -> Images:
+    paths, ids, labels, hashes = [], [], [], []
+    for label, name in enumerate(classes):
+        for path in _walk(part / name):
+            identity = os.path.relpath(path, root).replace(os.sep, "/")
+            try:
+                content = _hash(path)
+            except Unreadable as why:
+                skipped[identity] = str(why)
+                continue
+            paths.append(path)
+            ids.append(identity)
+            labels.append(label)
+            hashes.append(content)
+    return Images(Files(tuple(paths)), np.arange(len(ids)), tuple(ids), np.array(labels, dtype=np.int64), tuple(hashes))
+
+
+def _hash(path: str) -> str:
+    if not Path(path).is_file():  # a pipe or a device would never end
+        raise Unreadable("not a file" if Path(path).exists() else "a broken link")
+    content = Files((path,)).read(0)
+    if not content:
+        raise Unreadable("zero bytes")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """What is named like a picture below a folder, sorted; links are followed, but never in a circle."""
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        odd = [name for name in folders if name.lower().endswith(SUFFIXES)]
+        folders[:] = sorted(name for name in folders if name not in odd and not name.startswith("."))
+        for name in sorted(files + odd):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield f"{parent}{os.sep}{name}"
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a class that one of the splits lacks
+        raise error

@@ -1,0 +1,128 @@
+"""Who says whether a poison worked: victims trained beside their controls, each asked about its target."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poisonfrogs.data import Edited, Images
+from poisonfrogs.logistic import Heads, Rows
+from poisonfrogs.models import Net
+from poisonfrogs.train import Recipe
+from poisonfrogs.types import Edit, InputError, Victim
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """The pictures of an audit and their features in one network."""
+
+    net: Net
+    classes: tuple[str, ...]
+    train: Images
+    test: Images  # what measures accuracy
+    targets: Images  # the test pictures, then targets from outside
+    train_features: Tensor  # (n, d)
+    target_features: Tensor  # (m, d), a row for each of `targets`
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What one victim says."""
+
+    probabilities: np.ndarray  # (classes,) of the target
+    accuracy: float  # on the test pictures other than the target
+    normals: Tensor | None  # (classes, d) weights of a linear head
+
+
+class Judge(Protocol):
+    """Trains one victim for each edit of the training set, all from one seed, and asks each about its target."""
+
+    def __call__(self, scene: Scene, edits: Sequence[Edit], targets: Sequence[int], *, seed: int) -> list[Verdict]:
+        """`targets`: for each edit, the row in `scene.targets`."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeadJudge:
+    """Heads on the frozen extractor's features, all edits in one batch."""
+
+    recipe: Recipe
+
+    def __call__(self, scene: Scene, edits: Sequence[Edit], targets: Sequence[int], *, seed: int) -> list[Verdict]:
+        """See Judge. The added pictures go through the library's own transform, in full precision."""
+        added = scene.net.features([image for edit in edits for image in edit.added])
+        rows = Rows(
+            features=scene.train_features,
+            labels=torch.from_numpy(scene.train.labels),
+            own=added.view(len(edits), -1, added.shape[1]),
+            own_labels=torch.tensor([[edit.label] * len(edit.added) for edit in edits]),
+            removed=torch.tensor([edit.removed for edit in edits], dtype=torch.int64).view(len(edits), -1),
+        )
+        heads = self.recipe(rows, len(scene.classes), seed=seed)
+        asked = heads.predict(scene.target_features[list(targets)][:, None])[:, 0]
+        right = self._right(scene, heads)
+        return [
+            Verdict(asked[i].numpy(), _accuracy(right[i], target), heads.weight[i].T)
+            for i, target in enumerate(targets)
+        ]
+
+    @staticmethod
+    def _right(scene: Scene, heads: Heads) -> np.ndarray:
+        """(H, test pictures): which of them each head gets right."""
+        labels = torch.from_numpy(scene.test.labels)
+        chunks = torch.arange(len(labels)).split(4096)
+        right = [heads.logits(scene.target_features[rows]).argmax(-1) == labels[rows] for rows in chunks]
+        return np.asarray(torch.cat(right, 1))
+
+
+@dataclass(frozen=True)
+class VictimJudge:
+    """The user's own training code, once for each edit."""
+
+    victim: Victim
+    name: str
+
+    def __call__(self, scene: Scene, edits: Sequence[Edit], targets: Sequence[int], *, seed: int) -> list[Verdict]:
+        """See Judge. Raises InputError where the user's code fails."""
+        verdicts = []
+        for edit, target in zip(edits, targets, strict=True):
+            images = Edited(scene.train, edit)
+            labels = images.labels(scene.train.labels)
+            predict = self._asked(partial(self.victim, images, labels, seed=seed))
+            said = self._probabilities(self._asked(partial(predict, scene.targets)), scene)
+            right = said[: len(scene.test)].argmax(1) == scene.test.labels
+            verdicts.append(Verdict(said[target], _accuracy(right, target), None))
+        return verdicts
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # whatever the user's code raises
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise InputError(
+                f"{self.name} raised {type(error).__name__}: {error} ({where.filename}, line {where.lineno}); "
+                "mend it, then the same command goes on where it was"
+            ) from error
+
+    def _probabilities(self, said: Any, scene: Scene) -> np.ndarray:
+        said = np.asarray(said, dtype=np.float64)
+        count, classes = len(scene.targets), len(scene.classes)
+        if said.shape == (count,) and np.isin(said, range(classes)).all():
+            return np.asarray(np.eye(classes)[said.astype(int)])
+        if said.shape != (count, classes) or not np.isfinite(said).all():
+            raise InputError(
+                f"the predict that {self.name} returned gave {said.shape}; "
+                f"expected finite probabilities ({count}, {classes}) or class numbers ({count},)"
+            )
+        return np.asarray(said)
+
+
+def _accuracy(right: np.ndarray, target: int) -> float:
+    return float(np.delete(right, target).mean() if target < len(right) else right.mean())
