@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import time
 import subprocess
 import sys
 from pathlib import Path
@@ -141,16 +142,16 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def _hold(folder: Path, held, leave) -> None:
+def _hold(folder: Path, held) -> None:
     with journal.one_writer(folder):
         held.set()
-        leave.wait(60)
+        time.sleep(600)  # until it is killed
 
 
 def test_one_writer(tmp_path):
     spawn = multiprocessing.get_context("spawn")
-    held, leave = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold, args=(tmp_path, held, leave))
+    held = spawn.Event()
+    other = spawn.Process(target=_hold, args=(tmp_path, held))
     other.start()
     try:
         assert held.wait(60)
@@ -161,6 +162,6 @@ def test_one_writer(tmp_path):
         with journal.one_writer(tmp_path):
             pass
     finally:
-        leave.set()
+        other.kill()
         other.join(60)
         other.close()

@@ -13,8 +13,8 @@ import poisonfrogs
 LAYERS = [
     {"types"},
     {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints"},
-    {"plan", "images", "models", "attacks.collision"},
-    {"folders", "tables", "train"},
+    {"plan", "images", "zoo", "attacks.collision"},
+    {"folders", "tables", "train", "models"},
     {"data"},
     {"features", "judge", "targets"},
     {"trial", "checks"},

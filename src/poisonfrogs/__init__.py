@@ -6,22 +6,22 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "Audit": "plan",
-    "Budget": "descent",
-    "Collision": "attacks.collision",
-    "Edit": "types",
-    "Goal": "types",
-    "Images": "data",
-    "InputError": "types",
-    "LogisticHead": "train",
-    "Net": "models",
-    "PaperHead": "train",
-    "View": "views",
-    "features": "features",
-    "load_data": "data",
-    "load_model": "models",
-    "run_audit": "audit",
-    "wilson": "stats",
+    "Audit": "plan:Audit",
+    "Budget": "descent:Budget",
+    "Collision": "attacks.collision:Collision",
+    "Edit": "types:Edit",
+    "Goal": "types:Goal",
+    "Images": "images:Images",
+    "InputError": "types:InputError",
+    "LogisticHead": "train:LogisticHead",
+    "Net": "models:Net",
+    "PaperHead": "train:PaperHead",
+    "View": "views:View",
+    "extract_features": "features:features",
+    "load_data": "data:load",
+    "load_model": "models:load",
+    "run_audit": "audit:run_audit",
+    "wilson": "stats:wilson",
 }
 __all__ = sorted(_HOME)
 
@@ -30,5 +30,5 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for, when it is asked for: torch takes seconds."""
     if name not in _HOME:
         raise AttributeError(f"module 'poisonfrogs' has no attribute {name!r}")
-    module = import_module(f"poisonfrogs.{_HOME[name]}")
-    return getattr(module, name.removesuffix("_data").removesuffix("_model") if name.startswith("load_") else name)
+    module, _, attribute = _HOME[name].partition(":")
+    return getattr(import_module(f"poisonfrogs.{module}"), attribute)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import warnings
+from collections.abc import Container
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +38,7 @@ PACKAGED = {
     ),
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # DataParallel, torch.compile, common training loops
 
 
 def packaged(name: str) -> Path | None:
@@ -55,26 +59,31 @@ def packaged(name: str) -> Path | None:
 
 
 def read(path: str | Path) -> State:
-    """The tensors of a safetensors file or a plain state dict; wrappers and `module.` prefixes are taken off.
+    """The tensors of a safetensors file or a plain state dict, taken out of wrappers such as `state_dict`.
 
     Raises InputError when there is no such file, when it would need code to be run, or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; expected .safetensors, or a state dict saved by torch.save")
-    state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        kinds = sorted({type(value).__name__ for value in state.values()}) or ["nothing"]
-        raise InputError(f"{path} holds {', '.join(kinds)}; expected a state dict of tensors by name")
-    return {_bare(name): value for name, value in state.items()}
+    state: dict[Any, Any] = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    while inner := [state[name] for name in _WRAPPERS if isinstance(state.get(name), dict)]:
+        state = inner[0]
+    if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
+        kinds = sorted({f"{type(value).__name__} by {type(name).__name__}" for name, value in state.items()})
+        raise InputError(f"{path} holds {', '.join(kinds) or 'nothing'}; expected a state dict: Tensor by str")
+    return state
+
+
+def named_for(body: nn.Module, state: State) -> State:
+    """The state with prefixes such as `module.` taken off, where the body does not know a name with its prefix."""
+    known = body.state_dict().keys()
+    return {_bare(name, known): value for name, value in state.items()}
 
 
 def load_into(body: nn.Module, state: State, classifier: tuple[str, ...], where: str) -> None:
     """Load weights; only keys of the classifier may be missing or left over. Raises InputError otherwise."""
-    expected = body.state_dict()
+    state, expected = named_for(body, state), body.state_dict()
     of_classifier = tuple(prefix + "." for prefix in classifier)
     missing = [
         key
@@ -123,27 +132,45 @@ def _safetensors(path: Path) -> State:
 
     try:
         return load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path} is not a safetensors file ({error}); download it again") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"{path} is not a safetensors file ({_brief(error)}); download it again") from None
 
 
-def _torch(path: Path) -> State:
+def _torch(path: Path) -> dict[Any, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles of a newer protocol, which are refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        with open(path, "rb") as file:
+            if file.read(1) not in (b"\x80", b"P"):  # neither a pickle nor a zip, such as a page that says "not found"
+                raise _no_weights(path, error) from None
         raise InputError(
-            f"{path} holds more than tensors and could run code when loaded; refused: save its state_dict() as safetensors"
+            f"{path} holds more than tensors and could run code when loaded; refused: "
+            "save its state_dict() as safetensors"
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path} is not a weights file ({str(error).splitlines()[0]}); expected a state dict"
-        ) from None
+        raise _no_weights(path, error) from None
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors by name")
     return state
 
 
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
+def _no_weights(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is not a weights file, or not a whole one ({_brief(error)}); expected a state dict; download it again"
+    )
+
+
+def _brief(error: Exception) -> str:
+    said = str(error).rpartition("WeightsUnpickler error:")[2].split(". ")[0]
+    return re.sub(r"\s+", " ", said).strip()[:100] or type(error).__name__
+
+
+def _bare(name: str, known: Container[str]) -> str:
+    while name not in known:
+        prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None)
+        if prefix is None:
+            break
         name = name.removeprefix(prefix)
     return name

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import sqlite3
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
+import timm
 import torch
-from torch import Tensor
+import torchvision
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor, nn
 
-from poisonfrogs.data import Images
+from poisonfrogs.images import Images
 from poisonfrogs.models import BATCH, Net
 from poisonfrogs.pictures import Decoded, Unreadable
 from poisonfrogs.types import InputError
 
 Progress = Callable[[int], None]  # told how many more pictures are done
+_AT_ONCE = 500  # pictures looked up in the cache at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,32 +54,58 @@ def features(net: Net, images: Images, *, cache: Path, progress: Progress = lamb
 
     The cache is keyed by the picture's content, the network's weights and everything between the
     two. It is written batch by batch, so that a killed run goes on where it was.
-    Raises InputError where the network returns features that are not finite.
+    Raises InputError where the network returns features that are not finite, and for a cache that cannot be used.
     """
-    with closing(_open(cache / "features", _key(net))) as store:
-        known = _known(store)
-        todo = list(dict.fromkeys(h for h in images.hashes if h not in known))
-        first = {h: i for i, h in reversed(list(enumerate(images.hashes)))}
-        progress(len(images) - len(todo))
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for start in range(0, len(todo), BATCH):
-                batch = [first[h] for h in todo[start : start + BATCH]]
-                _compute(net, images, batch, store, pool)
-                progress(len(batch))
-        return _collect(store, images, net.dim)
+    path = cache / "features" / f"{_key(net)}.sqlite"
+    try:
+        with closing(_connected(path)) as store:
+            _prepare(store, path)
+            _fill(store, net, images, progress)
+            return _collect(store, images, net.dim)
+    except sqlite3.Error as error:
+        raise InputError(f"the cache {path} cannot be used ({error}); choose another --cache, or delete it") from None
 
 
-def _compute(net: Net, images: Images, batch: list[int], store: sqlite3.Connection, pool: ThreadPoolExecutor) -> None:
-    def seen(i: int) -> tuple[Tensor, Decoded] | Unreadable:
-        try:
-            decoded = images.decode(i)
-            return net.transform(decoded.image), decoded
-        except Unreadable as why:
-            return why
+def _connected(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise sqlite3.OperationalError(error) from None
+    return sqlite3.connect(path, timeout=60)
 
-    results = list(pool.map(seen, batch))
-    good = [result[0] for result in results if not isinstance(result, Unreadable)]
-    vectors = iter(net.forward(good))
+
+def _prepare(store: sqlite3.Connection, path: Path) -> None:
+    # SQLite waits for another's lock everywhere but in the step to a write-ahead log
+    with FileLock(path.with_suffix(".lock")):
+        store.execute("PRAGMA journal_mode=WAL")
+        store.execute("PRAGMA synchronous=NORMAL")  # safe against a kill; a power cut may cost the last batches
+        store.execute("CREATE TABLE IF NOT EXISTS picture (content TEXT PRIMARY KEY, vector BLOB, said TEXT)")
+
+
+def _fill(store: sqlite3.Connection, net: Net, images: Images, progress: Progress) -> None:
+    first: dict[str, int] = {}  # of each content
+    for i, content in enumerate(images.hashes):
+        first.setdefault(content, i)
+    for contents in _chunks(list(first)):
+        for known in _lookup(store, contents, "content"):
+            del first[known[0]]
+    progress(len(images) - len(first))
+    todo = list(first.values())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for start in range(0, len(todo), BATCH):
+            batch = todo[start : start + BATCH]
+            rows = _computed(net, images, batch, pool)
+            with store:
+                store.executemany("INSERT OR REPLACE INTO picture VALUES (?, ?, ?)", rows)
+            progress(len(batch))
+
+
+def _computed(
+    net: Net, images: Images, batch: Sequence[int], pool: ThreadPoolExecutor
+) -> list[tuple[str, bytes | None, str]]:
+    """Rows for the cache: (content, feature or None, conversions as JSON, or why there is no feature)."""
+    results = list(pool.map(lambda i: _seen(net, images, i), batch))
+    vectors = iter(net.forward([result[0] for result in results if not isinstance(result, Unreadable)]))
     rows: list[tuple[str, bytes | None, str]] = []
     for i, result in zip(batch, results, strict=True):
         if isinstance(result, Unreadable):
@@ -80,54 +114,78 @@ def _compute(net: Net, images: Images, batch: list[int], store: sqlite3.Connecti
         vector = next(vectors)
         if not vector.isfinite().all():
             raise InputError(
-                f"{net.name} returned features that are not finite numbers for {images.ids[i]!r}; check its weights and its view"
+                f"{net.name} returned features that are not finite numbers for {images.ids[i]!r}; "
+                "check its weights and its view"
             )
         rows.append((images.hashes[i], vector.numpy().tobytes(), json.dumps(result[1].conversions)))
-    with store:
-        store.executemany("INSERT OR REPLACE INTO picture VALUES (?, ?, ?)", rows)
+    return rows
+
+
+def _seen(net: Net, images: Images, i: int) -> tuple[Tensor, Decoded] | Unreadable:
+    try:
+        decoded = images.decode(i)
+        width, height = decoded.image.size
+        across, down = net.view.resized(height, width)
+        # a strip of 1 × 60,000 pixels grows to gigabytes on the way to its middle
+        if across * down > (Image.MAX_IMAGE_PIXELS or sys.maxsize) or not across * down:
+            return Unreadable(f"{width}×{height} pixels: too long and thin for the view")
+        return net.transform(decoded.image), decoded
+    except Unreadable as why:
+        return why
 
 
 def _collect(store: sqlite3.Connection, images: Images, dim: int) -> Features:
     matrix = np.empty((len(images), dim), dtype=np.float32)
-    where: dict[str, list[int]] = {}
-    for i, content in enumerate(images.hashes):
-        where.setdefault(content, []).append(i)
     unreadable: dict[int, str] = {}
     conversions: Counter[str] = Counter()
-    for content, vector, said in store.execute("SELECT content, vector, said FROM picture"):
-        for i in where.get(content, ()):
+    for rows in _chunks(range(len(images))):
+        contents = [images.hashes[i] for i in rows]
+        found = {content: rest for content, *rest in _lookup(store, contents, "content, vector, said")}
+        for i, content in zip(rows, contents, strict=True):
+            vector, said = found[content]
             if vector is None:
                 unreadable[i] = said
-            else:
-                matrix[i] = np.frombuffer(vector, dtype=np.float32)
-                conversions.update(json.loads(said))
-    keep = [i for i in range(len(images)) if i not in unreadable]
-    return Features(torch.from_numpy(matrix[keep] if unreadable else matrix), unreadable, conversions)
+                continue
+            matrix[i - len(unreadable)] = _vector(vector, dim)
+            conversions.update(json.loads(said))
+    return Features(torch.from_numpy(matrix[: len(images) - len(unreadable)]), unreadable, conversions)
 
 
-def _known(store: sqlite3.Connection) -> set[str]:
-    return {content for (content,) in store.execute("SELECT content FROM picture")}
+def _vector(stored: bytes, dim: int) -> np.ndarray:
+    if len(stored) != 4 * dim:
+        raise sqlite3.DatabaseError(f"a feature of {len(stored)} bytes instead of {4 * dim}")
+    return np.frombuffer(stored, dtype=np.float32)
+
+
+def _lookup(store: sqlite3.Connection, contents: Sequence[str], columns: str) -> Iterator[tuple[Any, ...]]:
+    marks = ", ".join("?" * len(contents))
+    return store.execute(f"SELECT {columns} FROM picture WHERE content IN ({marks})", contents)
+
+
+def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE))
 
 
 def _key(net: Net) -> str:
     between = {
         "weights": net.weights,
-        "body": type(net.body).__name__,
+        "code": _code(net.body),
         "name": net.name,
         "view": asdict(net.view),
         "device": net.device.type,
-        "versions": [PIL.__version__, torch.__version__],
+        "versions": [PIL.__version__, *(module.__version__ for module in (torch, torchvision, timm))],
     }
     return hashlib.sha256(json.dumps(between, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _open(folder: Path, key: str) -> sqlite3.Connection:
-    path = folder / f"{key}.sqlite"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        store = sqlite3.connect(path, timeout=60)
-        store.execute("PRAGMA journal_mode=WAL")
-        store.execute("CREATE TABLE IF NOT EXISTS picture (content TEXT PRIMARY KEY, vector BLOB, said TEXT)")
-    except (sqlite3.Error, OSError) as error:
-        raise InputError(f"the cache {path} cannot be used ({error}); choose another --cache, or delete it") from None
-    return store
+def _code(body: nn.Module) -> str:
+    """Of the user's own network: the same weights in another `forward` give other features."""
+    names = {type(module).__module__ for module in body.modules()}
+    own = sorted(name for name in names if name.partition(".")[0] not in ("torch", "torchvision", "timm"))
+    total = hashlib.sha256()
+    for name in own:
+        try:
+            total.update(inspect.getsource(sys.modules[name]).encode())
+        except (OSError, TypeError, KeyError):  # made at a prompt: no file to tell a change by
+            total.update(name.encode())
+    return total.hexdigest()

@@ -52,7 +52,7 @@ def recover(path: Path, sizes: dict[int, int]) -> set[int]:
     keep, end, pending = 0, 0, 0
     for row, end in _whole_lines(path):
         pending += 1
-        if pending == sizes.get(row["group"]):
+        if pending == sizes.get(row.get("group", -1)):
             whole.add(row["group"])
             keep, pending = end, 0
     if keep != path.stat().st_size:
@@ -100,6 +100,8 @@ def _whole_lines(path: Path) -> Iterator[tuple[Row, int]]:
             try:
                 row = json.loads(line)
             except ValueError:
+                return
+            if not isinstance(row, dict):
                 return
             end += len(line)
             yield row, end

@@ -63,8 +63,9 @@ class Collision:
     beta: float = 0.25  # the paper's β₀; β = β₀·d²/(base height·width·3)², d the size of the feature
     passes: int = 60  # forward + backward passes at most
     overshoot: float = 5.0  # a, in feature units; 0 is the paper's plain form
-    step: float = 0.02  # first step, in [0, 1] units of a pixel
+    step: float = 0.02  # of the ℓ∞ form: first step, in [0, 1] units of a pixel
     momentum: float = 0.75  # of the ℓ∞ form
+    first_move: float = 0.005  # of the β form: how far the first step moves the average pixel
     every: int = 10  # passes between two looks at the stop test
 
     def __call__(
@@ -113,5 +114,5 @@ class Collision:
 
     def _rule(self) -> Rule:
         if self.eps is None:
-            return Backtracking(step=self.step)
+            return Backtracking(step=self.first_move)
         return SignedMomentum(step=self.step, momentum=self.momentum)

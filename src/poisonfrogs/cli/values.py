@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -74,10 +75,15 @@ def _shown(value: Any) -> str:
 
 def condensed(box: str, argv: Sequence[str], names: Sequence[str]) -> str:
     """One line out of the box that the parser draws, with the names nearest to those that do not exist."""
-    inside = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    ends = [i for i, line in enumerate(inside) if not line.strip("─ ")]  # blank, or a rule: an explanation follows
-    message = " ".join(inside[: ends[0] if ends else None]) or "the arguments were not understood"
+    inside = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]  # the first is the title
+    written = itertools.dropwhile(_is_rule, inside)
+    message = " ".join(itertools.takewhile(lambda line: not _is_rule(line), written))  # an explanation follows
     given = [arg.partition("=")[0].replace("_", "-") for arg in argv if arg.startswith("--")] or argv[:1]
     near = [name for one in given if one not in names for name in difflib.get_close_matches(one, names, n=2)]
     hint = f"near names: {', '.join(dict.fromkeys(near))}; " if near else ""
-    return f"{message.rstrip('.')}; {hint}see poisonfrogs --help"
+    message = message.rstrip(".") or "the arguments were not understood"
+    return f"{message}; {hint}see poisonfrogs --help"
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("-")  # or blank

