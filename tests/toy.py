@@ -48,6 +48,13 @@ class Unfinite(Toy):
         return super().forward(x) * float("nan")
 
 
+class Gradientless(Toy):
+    """A network through which no gradient passes: every attack on it fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
 not_callable = 3
 
 
@@ -63,6 +70,12 @@ def victim(images, labels, *, seed):
         return ((colours(pictures)[:, None] - means) ** 2).sum(-1).argmin(1)
 
     return predict
+
+
+def contrary(images, labels, *, seed):
+    """A victim that is always wrong on two classes."""
+    predict = victim(images, labels, seed=seed)
+    return lambda pictures: 1 - predict(pictures)
 
 
 def picture(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:

@@ -72,7 +72,12 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
             "none: no target was eligible" if rate is None else f"{rate:.1%}, 95 % interval {low:.1%} to {high:.1%}",
         ),
         ("control", f"{summary['control_rate']:.1%} of {summary['n_trials']} wrong without the poison"),
-        ("confidence", f"median {summary['median_confidence']}, control {summary['control_median_confidence']}"),
+        (
+            "confidence",
+            "none: no target was eligible"
+            if summary["median_confidence"] is None
+            else f"median {summary['median_confidence']:.4f}, control {summary['control_median_confidence']:.4f}",
+        ),
         (
             "accuracy",
             f"{summary['clean_accuracy']:.2%} clean; drop by {summary['mean_accuracy_drop']:.2%} on average, "

@@ -1,0 +1,440 @@
+"""Whole audits on toy data: what is drawn, what is written, what a kill leaves, what counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+import torch
+from PIL import Image
+
+from poisonfrogs import checks, journal, pictures, trial
+from poisonfrogs.attacks.collision import Collision
+from poisonfrogs.audit import run_audit
+from poisonfrogs.plan import Audit
+from poisonfrogs.types import Crafted, InputError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 test pictures: three groups of trials."""
+    return toy.write_folder(tmp_path_factory.mktemp("toy") / "toy", train=12, test=20)
+
+
+@pytest.fixture
+def audit(data: Path, tmp_path: Path, cache: Path) -> Audit:
+    return Audit(
+        data=data,
+        model="toy:factory",
+        out=tmp_path / "run",
+        cache=cache,
+        threads=1,
+        passes=3,
+        head="logistic:1",
+        precision="fp32",
+        targets=6,
+    )
+
+
+def rows_of(audit: Audit) -> list[journal.Row]:
+    return journal.rows(audit.out / "journal.jsonl")
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    """What has to be the same bytes, however a run was interrupted."""
+    files = [out / "journal.jsonl", out / "plan.json", *sorted((out / "poisons").iterdir())]
+    return {path.name: path.read_bytes() for path in files}
+
+
+# --- killed and started again
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from poisonfrogs import journal, trial
+from poisonfrogs.audit import run_audit
+from poisonfrogs.plan import Audit
+
+torch.set_num_threads(1)
+where, data, out, cache = sys.argv[1], *map(Path, sys.argv[2:])
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+append, write, written = journal.append, trial.write_bytes, []
+
+def torn(path, group):
+    if path.name == "journal.jsonl" and group[0]["group"] == 1:
+        with path.open("ab") as file:
+            lines = b"".join(map(journal.encode, group))
+            file.write(lines[: int(len(lines) * float(where.partition(":")[2]))])
+        die()
+    append(path, group)
+
+def after(path, content):
+    write(path, content)
+    written.append(path)
+    if len(written) == int(where.partition(":")[2]):
+        die()
+
+if where.startswith("torn"):
+    journal.append = torn
+else:
+    trial.write_bytes = after
+run_audit(Audit(data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
+                precision="fp32", targets="all"))
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_audit(
+        Audit(
+            data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
+            precision="fp32", targets="all",
+        )
+    )  # fmt: skip
+    return kept(out)
+
+
+@pytest.mark.parametrize("where", ["torn:0.03", "torn:0.5", "torn:0.999", "poison:5", "poison:38"])
+def test_killed_in_a_row_or_among_the_poisons_it_ends_with_the_same_bytes(
+    where: str, audit: Audit, undisturbed: dict[str, bytes]
+) -> None:
+    script = [sys.executable, "-c", KILLED, where, str(audit.data), str(audit.out), str(audit.cache)]
+    dead = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}, check=False)
+    assert dead.returncode == -signal.SIGKILL
+    before = (audit.out / "journal.jsonl").read_bytes() if (audit.out / "journal.jsonl").exists() else b""
+    assert before != undisturbed["journal.jsonl"]
+    run_audit(replace(audit, targets="all"))
+    assert kept(audit.out) == undisturbed
+
+
+def test_killed_from_outside_at_random_again_and_again(audit: Audit, undisturbed: dict[str, bytes]) -> None:
+    arguments = [str(audit.data), "--model", "toy:factory", "--out", str(audit.out), "--cache", str(audit.cache)]
+    arguments += "--threads 1 --passes 3 --head logistic:1 --precision fp32 --targets all".split()
+    chance = random.Random(0)
+    for wanted in (1, 17):  # rows in the journal before the kill
+        run = subprocess.Popen(
+            [sys.executable, "-m", "poisonfrogs", "audit", *arguments],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+            stdout=subprocess.DEVNULL,
+        )
+        while run.poll() is None and len(rows_of(audit)) < wanted:
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)
+        run.kill()
+        run.wait()
+    run_audit(replace(audit, targets="all"))
+    assert kept(audit.out) == undisturbed
+
+
+def test_a_finished_run_computes_nothing_again(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_audit(audit)
+    before = kept(audit.out)
+    monkeypatch.setattr(trial, "run", None)
+    assert run_audit(audit) == first
+    assert kept(audit.out) == before
+
+
+# --- what is drawn
+
+
+def test_the_plan_says_what_will_be_done(audit: Audit) -> None:
+    run_audit(audit)
+    plan = json.loads((audit.out / "plan.json").read_text())
+    assert plan["audit"]["eps"] == 8 / 255
+    expected = {"resize": 32, "crop": [32, 32], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert expected.items() <= plan["model"]["view"].items()
+    assert plan["data"]["n_train"] == 24
+    turns = [(one["target_class"], one["base_class"]) for one in plan["trials"]]
+    assert turns == [(0, 1), (1, 0)] * 3
+    assert len({one["target_id"] for one in plan["trials"]}) == 6
+    for one in plan["trials"]:
+        assert one["target_id"].startswith("val/")
+        assert all(base.startswith("train/" + ["blue", "red"][one["base_class"]]) for base in one["base_ids"])
+
+
+def test_the_nearest_base_is_nearest(audit: Audit) -> None:
+    from poisonfrogs import extract_features, load_data, load_model
+
+    run_audit(audit)
+    net, data = load_model("toy:factory"), load_data(audit.data)
+    train, test = (extract_features(net, images, cache=audit.cache).matrix for images in (data.train, data.test))
+    for row in rows_of(audit):
+        of_class = [i for i, name in enumerate(data.train.ids) if row["base_class"] in name]
+        distances = (train[of_class] - test[data.test.ids.index(row["target_id"])]).norm(dim=1)
+        assert row["base_ids"] == [data.train.ids[of_class[int(distances.argmin())]]]
+        assert row["distance_before"][0] == pytest.approx(float(distances.min()), abs=1e-4)
+
+
+def test_random_bases_follow_the_seed(audit: Audit) -> None:
+    bases = []
+    for seed, name in ((0, "a"), (0, "b"), (1, "c")):
+        mine = replace(audit, base_choice="random", seed=seed, out=audit.out / name)
+        run_audit(mine)
+        bases.append([row["base_ids"] for row in rows_of(mine)])
+    assert bases[0] == bases[1] != bases[2]
+
+
+def test_many_watermarked_poisons_that_replace_their_bases(audit: Audit, data: Path) -> None:
+    mine = replace(audit, poisons=3, watermark=0.3, replace=True, targets=2)
+    run_audit(mine)
+    for row in rows_of(mine):
+        assert len(set(row["base_ids"])) == len(row["poison_files"]) == 3
+        target = Image.open(data / row["target_id"])
+        for base, file, linf in zip(row["base_ids"], row["poison_files"], row["linf"], strict=True):
+            blended = np.asarray(Image.blend(Image.open(data / base), target, 0.3), dtype=int)
+            stored = np.asarray(Image.open(mine.out / file), dtype=int)
+            assert np.abs(stored - blended).max() == round(linf * 255) <= 8
+        assert max(row["linf_from_base"]) > 8 / 255
+
+
+def test_replacing_takes_the_base_away(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    def victim(images, labels, *, seed):
+        seen.append((len(images), len(labels)))
+        return toy.victim(images, labels, seed=seed)
+
+    monkeypatch.setattr(toy, "counting", victim, raising=False)
+    for replacing, size in ((False, 25), (True, 24)):
+        seen.clear()
+        run_audit(replace(audit, victim="toy:counting", head="paper", replace=replacing, targets=1, out=audit.out / str(size)))
+        assert seen == [(size, size)] * 2
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_target_by_name(audit: Audit, data: Path, absolute: bool) -> None:
+    name = "val/red/00.png"
+    run_audit(replace(audit, target=(str(data / name) if absolute else name,)))
+    (row,) = rows_of(audit)
+    assert (row["target_id"], row["target_class"], row["base_class"]) == (name, "red", "blue")
+
+
+def test_a_target_from_outside(audit: Audit, tmp_path: Path) -> None:
+    path = tmp_path / "mine.png"
+    toy.picture(toy.CLASSES["red"], 999).save(path)
+    summary = run_audit(replace(audit, target=(str(path),), target_class="red"))
+    (row,) = rows_of(audit)
+    assert (row["target_id"], row["base_class"]) == (str(path), "blue")
+    assert row["control_accuracy"] == summary["clean_accuracy"]
+    with pytest.raises(InputError, match="say what it shows with --target-class"):
+        run_audit(replace(audit, target=(str(path),), out=tmp_path / "other"))
+
+
+# --- what counts
+
+
+def test_without_a_budget_the_poison_is_its_control(audit: Audit) -> None:
+    summary = run_audit(replace(audit, eps=0.0))
+    assert summary["n_success"] == 0
+    assert "zero_gradients" not in [check["name"] for check in summary["checks"]]
+    for row in rows_of(audit):
+        assert row["probabilities"] == row["control_probabilities"]
+        assert row["linf"] == [0.0]
+        assert row["rotation_degrees"] == pytest.approx(0, abs=1e-3)
+
+
+def test_the_stored_picture_is_judged(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that swaps every poison for a picture of the target makes the targets fall; the floats did not."""
+    run_audit(replace(audit, eps=0.0, target=("val/red/00.png",)))
+    (honest,) = rows_of(audit)
+    target = (audit.data / "val/red/00.png").read_bytes()
+    write = journal.write_bytes
+    monkeypatch.setattr(trial, "write_bytes", lambda path, content: write(path, target))
+    swapped = replace(audit, eps=0.0, target=("val/red/00.png",), out=audit.out / "swapped", head="logistic:1e4")
+    run_audit(swapped)
+    (row,) = rows_of(swapped)
+    assert honest["distance_after"] == honest["distance_before"]
+    assert row["distance_after"] == [0.0]
+    assert row["probabilities"][0] > honest["probabilities"][0] + 0.3
+    assert row["control_probabilities"][0] < 0.3
+    assert row["linf"][0] > 0
+
+
+def test_a_lossy_store_is_measured_and_said(audit: Audit) -> None:
+    summary = run_audit(replace(audit, store="jpeg:30"))
+    assert "beyond_budget" in [check["name"] for check in summary["checks"]]
+    row = rows_of(audit)[0]
+    content = (audit.out / row["poison_files"][0]).read_bytes()
+    assert content[:2] == b"\xff\xd8"
+    assert pictures.MARK.encode() in content
+    base = np.asarray(Image.open(audit.data / row["base_ids"][0]), dtype=int)
+    stored = np.asarray(pictures.decode(content).image, dtype=int)
+    assert row["linf"][0] == pytest.approx(np.abs(stored - base).max() / 255, abs=1e-6)
+    assert row["linf"][0] > 8 / 255
+
+
+def test_a_failed_trial_counts_against_the_rate(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = Collision.__call__
+
+    def fails_once(self, net, bases, goals, **rest):
+        made = attack(self, net, bases, goals, **rest)
+        return replace(made, failures=["no luck", *made.failures[1:]])
+
+    monkeypatch.setattr(Collision, "__call__", fails_once)
+    summary = run_audit(audit)
+    first, *others = rows_of(audit)
+    assert (first["failed"], first["success"], first["failure"]) == (True, False, "no luck")
+    assert not any(row["failed"] for row in others)
+    assert summary["n_failed_trials"] == 1
+    assert summary["n_trials"] == 6
+    assert summary["success_rate"] == pytest.approx(summary["n_success"] / sum(row["eligible"] for row in [first, *others]))
+    assert "failed_trials" in [check["name"] for check in summary["checks"]]
+
+
+def test_a_group_that_runs_out_of_memory_is_a_group_of_failed_trials(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(self, net, bases, goals, **rest) -> Crafted:
+        raise RuntimeError("not enough memory: you tried to allocate 9 GB")
+
+    monkeypatch.setattr(Collision, "__call__", exhausted)
+    summary = run_audit(audit)
+    assert (summary["n_failed_trials"], summary["n_success"], summary["success_rate"]) == (6, 0, 0.0)
+    assert all("not enough memory" in row["failure"] for row in rows_of(audit))
+
+
+def test_ineligible_targets_are_drawn_but_not_in_the_rate(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def contrary(images, labels, *, seed):
+        return lambda pictures: 1 - toy.victim(images, labels, seed=seed)(pictures)
+
+    monkeypatch.setattr(toy, "contrary", contrary, raising=False)
+    summary = run_audit(replace(audit, victim="toy:contrary", head="paper"))
+    assert (summary["n_trials"], summary["n_eligible"], summary["success_rate"]) == (6, 0, None)
+    assert summary["control_rate"] == 1.0
+    assert summary["ci95"] == [0.0, 1.0]
+    assert {"ineligible_targets", "collapsed_accuracy"} <= {check["name"] for check in summary["checks"]}
+
+
+def test_a_victim_of_the_user_s_own_is_the_one_that_is_asked(audit: Audit) -> None:
+    """Nearest mean colour, written as user code: its class numbers are what the journal holds."""
+    run_audit(replace(audit, victim="toy:victim", head="paper", targets=2))
+    from poisonfrogs import load_data
+
+    data = load_data(audit.data)
+    for row in rows_of(audit):
+        images = [*data.train, Image.open(audit.out / row["poison_files"][0]).convert("RGB")]
+        labels = np.append(data.train.labels, data.classes.index(row["base_class"]))
+        said = toy.victim(images, labels, seed=0)([data.test[data.test.ids.index(row["target_id"])]])
+        assert row["probabilities"] == np.eye(2)[said[0]].tolist()
+        assert row["rotation_degrees"] is None
+
+
+@pytest.mark.parametrize(
+    ("returned", "what"),
+    [
+        (lambda pictures: np.zeros(3), r"gave \(3,\); expected"),
+        (lambda pictures: np.full((len(pictures), 2), np.nan), "expected finite probabilities"),
+        (lambda pictures: 1 / 0, "toy:odd raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_victim_returns_is_checked(audit: Audit, monkeypatch: pytest.MonkeyPatch, returned, what: str) -> None:
+    monkeypatch.setattr(toy, "odd", lambda images, labels, *, seed: returned, raising=False)
+    with pytest.raises(InputError, match=what):
+        run_audit(replace(audit, victim="toy:odd", head="paper"))
+
+
+def test_the_surrogate_shares_no_seed_with_the_judge(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from poisonfrogs.train import PaperHead
+
+    seeds: dict[int, set[int]] = {}
+    call = PaperHead.__call__
+
+    def noted(self, rows, classes, *, seed):
+        seeds.setdefault(self.epochs, set()).add(seed)
+        return call(self, rows, classes, seed=seed)
+
+    monkeypatch.setattr(PaperHead, "__call__", noted)
+    run_audit(replace(audit, head="paper", eps=1.0, passes=21, targets=4))
+    assert len(seeds) == 2  # the short training of the surrogate, the long one of the judge
+    assert not set.intersection(*seeds.values())
+
+
+# --- checks, each made to fire and to be silent
+
+GOOD = {
+    "eligible": True, "failed": False, "failure": None, "passes": 9, "linf": [8 / 255], "control_accuracy": 0.99,
+    "accuracy": 0.99,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "count"),
+    [
+        ("ineligible_targets", {"eligible": False}, 3),
+        ("failed_trials", {"failed": True, "failure": "NaN"}, 1),
+        ("zero_gradients", {"linf": [0.0]}, 1),
+        ("beyond_budget", {"linf": [9 / 255]}, 1),
+        ("collapsed_accuracy", {"accuracy": 0.9}, 1),
+        ("collapsed_accuracy", {"accuracy": 0.6, "control_accuracy": 0.6}, 20),
+    ],
+)
+def test_a_check_fires_for_its_reason_only(name: str, change: dict, count: int, audit: Audit) -> None:
+    good = [dict(GOOD) for _ in range(20)]
+    assert checks.of_rows(audit, good, 2) == []
+    bad = [row | change for row in good[:count]] + good[count:]
+    assert [check.name for check in checks.of_rows(audit, bad, 2)] == [name]
+
+
+def test_few_trials_are_said(audit: Audit) -> None:
+    assert [check.name for check in checks.of_rows(audit, [dict(GOOD)] * 9, 2)] == ["too_few_trials"]
+    assert checks.of_rows(audit, [dict(GOOD)] * 10, 2) == []
+
+
+def test_pictures_on_both_sides_are_said(tmp_path: Path, cache: Path, audit: Audit) -> None:
+    root = toy.write_folder(tmp_path / "leaky")
+    for path in (root / "train" / "red").iterdir():
+        (root / "val" / "red" / f"copy-{path.name}").write_bytes(path.read_bytes())
+    mine = replace(audit, data=root, target_class="blue", targets=2)
+    said = {check["name"]: check["message"] for check in run_audit(mine)["checks"]}
+    assert said["duplicates_across_splits"].startswith("12 training pictures")
+    assert "base_is_a_test_picture" in said
+
+
+def test_ssim_is_one_for_the_same_picture_and_less_for_another() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
+    assert trial.ssim(a, a) == 1.0
+    assert trial.ssim(a, b) < 0.5
+    assert trial.ssim(a[:2], a[:2]) is None
+    assert trial.ssim(a[:4], a[:4]) == 1.0
+
+
+def test_three_classes(tmp_path: Path, audit: Audit) -> None:
+    root = toy.write_folder(tmp_path / "three", train=8, test=4)
+    for split, count in (("train", 8), ("val", 4)):
+        folder = root / split / "green"
+        folder.mkdir()
+        for number in range(count):
+            toy.picture((80, 170, 80), 500 + number + 50 * (split == "val")).save(folder / f"{number}.png")
+    summary = run_audit(replace(audit, data=root, targets=6, eps=64 / 255, passes=20, overshoot=2.0))
+    rows = rows_of(audit)
+    assert {(row["target_class"], row["base_class"]) for row in rows} == {
+        (a, b) for a in ("blue", "green", "red") for b in ("blue", "green", "red") if a != b
+    }
+    assert all(len(row["probabilities"]) == 3 for row in rows)
+    assert all(abs(sum(row["probabilities"]) - 1) < 1e-4 for row in rows)
+    assert summary["n_trials"] == 6
+
+
+def test_numpy_and_torch_take_every_seed() -> None:
+    from poisonfrogs.plan import seed_of
+
+    for i in range(50):
+        np.random.default_rng(seed_of(i))
+        np.random.seed(seed_of(i))  # what users' training code calls
+        torch.manual_seed(seed_of(i))

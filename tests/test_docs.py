@@ -1,0 +1,132 @@
+"""What the documents promise: README's commands run, its numbers are the benchmark's, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from poisonfrogs import load_data, pictures
+from poisonfrogs.cli import main
+from poisonfrogs.cli.commands import parse
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    return [line for block in blocks(text, "console") for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
+    """A user's folder with `pictures` of two classes in it: 60 of the bundled ones, 20 held out."""
+    data = load_data("frogs-and-planes")
+    for split, images, count in (("train", data.train, 20), ("val", data.test, 10)):
+        for label, name in enumerate(data.classes):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for i in (images.labels == label).nonzero()[0][:count]:
+                images[int(i)].save(folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return tmp_path
+
+
+def test_readme_s_commands_run(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    ran = 0
+    for line in commands(README):
+        program, *arguments = shlex.split(line.partition("#")[0])
+        if program == "make":
+            assert re.search(rf"^{arguments[0]}:", makefile, re.MULTILINE)
+            continue
+        assert program == "poisonfrogs"
+        assert main(arguments) == 0
+        assert "targets fell to one correctly labelled poison each" in " ".join(capsys.readouterr().out.split())
+        ran += 1
+    assert ran
+    # what make demo runs
+    (demo,) = re.findall(r"^demo:.*\n\t\$\(BIN\)/poisonfrogs (.*)$", makefile, re.MULTILINE)
+    assert str(parse(shlex.split(demo)).out) == "runs/demo"
+
+
+def test_readme_s_python_does_an_audit(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(README, "python")
+    assert len(code.splitlines()) <= 10
+    exec(compile(code, "README.md", "exec"), {})
+    assert re.search(r"\d+ of \d+ fell \(\d+% to \d+%\)", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_modules_exist(document: Path) -> None:
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (document.parent / target).exists(), target
+    for path in re.findall(r"`((?:src|tests|docs|examples|benchmarks|scripts)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_option_is_in_the_documentation_s_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags that docs/audit.md names exist."""
+    with pytest.raises(SystemExit):
+        parse(["audit", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/audit.md").read_text())) <= known
+
+
+def test_readme_s_numbers_are_the_benchmark_s() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/dogfish_seeds.json").read_text())["rows"]
+    table = [line for line in README.splitlines() if line.startswith("|") and " of " in line]
+    assert len(table) >= 3
+    for line in table:
+        name, fell, confidence, control, drop, linf = [cell.strip() for cell in line.strip("|").split("|")]
+        mine = [row for key, row in rows.items() if key.startswith(name.replace("`", ""))]
+        assert mine, name
+        assert fell.startswith(f"{sum(row['n_success'] for row in mine)} of {sum(row['n_eligible'] for row in mine)}")
+        assert confidence == f"{min(row['median_confidence'] for row in mine):.4f}"
+        wrong = sum(round(row["control_rate"] * row["n_trials"]) for row in mine)
+        assert control == f"{wrong} of {sum(row['n_trials'] for row in mine)}"
+        assert drop == f"{100 * max(row['mean_accuracy_drop'] for row in mine):.2f} points"
+        assert linf == f"{255 * max(row['median_linf'] for row in mine):.0f}/255"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda path: path.name)
+def test_a_result_says_n_versions_and_hardware(path: Path) -> None:
+    result = json.loads(path.read_text())
+    assert result["n"] > 0
+    assert result["versions"]["torch"]
+    assert result["hardware"]
+
+
+def test_the_card_counts_what_is_bundled() -> None:
+    data = load_data("frogs-and-planes")
+    folder = Path(data.root)
+    card = (folder / "README.md").read_text()
+    for name, images in (("train", data.train), ("test", data.test)):
+        counts = [int((images.labels == label).sum()) for label in range(2)]
+        assert f"| {name} | {counts[0]} | {counts[1]} |" in card
+    assert data.classes == ("airplane", "frog")
+    assert not set(data.train.hashes) & set(data.test.hashes)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4_000_000
+    assert pictures.decode(data.train.source.read(0)).image.size == (32, 32)
+
+
+def test_the_example_of_one_s_own_training_code_falls(
+    user: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    given = "audit pictures --view squash --size 96 --targets 3 --format json"
+    assert main([*given.split(), "--victim", "examples.own_training_code:train"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["n_eligible"] >= 2
+    assert summary["n_success"] >= summary["n_eligible"] - 1
