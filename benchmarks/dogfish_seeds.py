@@ -14,10 +14,23 @@ from typing import Any
 from poisonfrogs import Audit, run_audit, wilson
 
 ROOT = Path(__file__).parent.parent
-KEPT = (
-    "n_trials n_eligible n_success success_rate ci95 control_rate control_ci95 median_confidence clean_accuracy "
-    "mean_accuracy_drop worst_accuracy_drop median_passes median_linf seconds_per_trial checks"
-).split()
+KEPT = [
+    "n_trials",
+    "n_eligible",
+    "n_success",
+    "success_rate",
+    "ci95",
+    "control_rate",
+    "control_ci95",
+    "median_confidence",
+    "clean_accuracy",
+    "mean_accuracy_drop",
+    "worst_accuracy_drop",
+    "median_passes",
+    "median_linf",
+    "seconds_per_trial",
+    "checks",
+]
 
 
 def cases(shared: Path) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import toy
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that looks is imported: tests never ask a hub

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 import torch
 from PIL import Image
 
+import toy
 from poisonfrogs import checks, journal, pictures, trial
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import run_audit
@@ -125,7 +125,7 @@ def test_killed_in_a_row_or_among_the_poisons_it_ends_with_the_same_bytes(
 
 def test_killed_from_outside_at_random_again_and_again(audit: Audit, undisturbed: dict[str, bytes]) -> None:
     arguments = [str(audit.data), "--model", "toy:factory", "--out", str(audit.out), "--cache", str(audit.cache)]
-    arguments += "--threads 1 --passes 3 --head logistic:1 --precision fp32 --targets all".split()
+    arguments += ["--threads", "1", "--passes", "3", "--head", "logistic:1", "--precision", "fp32", "--targets", "all"]
     chance = random.Random(0)
     for wanted in (1, 17):  # rows in the journal before the kill
         run = subprocess.Popen(
@@ -205,6 +205,7 @@ def test_many_watermarked_poisons_that_replace_their_bases(audit: Audit, data: P
 
 def test_replacing_takes_the_base_away(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
+
     def victim(images, labels, *, seed):
         seen.append((len(images), len(labels)))
         return toy.victim(images, labels, seed=seed)
@@ -212,7 +213,9 @@ def test_replacing_takes_the_base_away(audit: Audit, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(toy, "counting", victim, raising=False)
     for replacing, size in ((False, 25), (True, 24)):
         seen.clear()
-        run_audit(replace(audit, victim="toy:counting", head="paper", replace=replacing, targets=1, out=audit.out / str(size)))
+        run_audit(
+            replace(audit, victim="toy:counting", head="paper", replace=replacing, targets=1, out=audit.out / str(size))
+        )
         assert seen == [(size, size)] * 2
 
 
@@ -292,7 +295,9 @@ def test_a_failed_trial_counts_against_the_rate(audit: Audit, monkeypatch: pytes
     assert not any(row["failed"] for row in others)
     assert summary["n_failed_trials"] == 1
     assert summary["n_trials"] == 6
-    assert summary["success_rate"] == pytest.approx(summary["n_success"] / sum(row["eligible"] for row in [first, *others]))
+    assert summary["success_rate"] == pytest.approx(
+        summary["n_success"] / sum(row["eligible"] for row in [first, *others])
+    )
     assert "failed_trials" in [check["name"] for check in summary["checks"]]
 
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import toy
-from runs import command, on_disk, quick, refused
 from safetensors.torch import save_file
 
+import toy
 from poisonfrogs import journal
 from poisonfrogs.cli import main
+from runs import command, on_disk, quick, refused
 
 Prepare = Callable[[Path], object]
 

@@ -288,8 +288,12 @@ def mapped_block(number, rest, repeats):
         stage += 1
     # the first stage does not expand: timm counts its layers from the depthwise convolution
     layers = {
-        **{"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"},
-        **{"_project_conv": "conv_pwl", "_bn2": "bn3"},
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
     }
     if stage == 0:
         layers = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -322,7 +326,7 @@ def test_a_packaged_file_is_named_right(name):
 def test_a_packaged_file_of_another_content_is_refused(tmp_path, monkeypatch):
     name = "tf_efficientnet_lite0"
     installed(name)
-    distribution, inside, expected = checkpoints.PACKAGED[name]
+    distribution, _inside, expected = checkpoints.PACKAGED[name]
     content = bytearray(checkpoints.packaged(name).read_bytes())
     content[len(content) // 2] ^= 1
     changed = tmp_path / "changed.pth"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 from PIL import Image
 
+import toy
 from poisonfrogs import data
 from poisonfrogs.images import Edited, Images, split
 from poisonfrogs.pictures import Unreadable

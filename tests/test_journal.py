@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import time
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,9 @@ def test_rows_leave_out_a_torn_last_line(cut, tmp_path):
     assert journal.rows(path) == GROUPS[0][:count]
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 40, b"\0" * 40 + b"\n", b"\xff\xfe\n", b"{\n", b"[1]\n", b"3\n", b"\n", b"{}\n"])
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 40, b"\0" * 40 + b"\n", b"\xff\xfe\n", b"{\n", b"[1]\n", b"3\n", b"\n", b"{}\n"]
+)
 def test_what_a_crashed_disk_may_leave_is_cut_off(tail, tmp_path):
     """Blocks that were never written come back as zeros, or as anything."""
     path = tmp_path / "journal.jsonl"
@@ -99,7 +101,9 @@ def test_what_json_cannot_hold_is_refused_and_nothing_is_written(value, tmp_path
     assert os.listdir(tmp_path) == ["journal.jsonl"]
 
 
-@given(name=st.binary(max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name), text=st.text(max_size=20))
+@given(
+    name=st.binary(max_size=40).filter(lambda name: b"/" not in name and b"\0" not in name), text=st.text(max_size=20)
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_file_names_survive_a_round_trip_byte_for_byte(name, text, tmp_path):
     path = tmp_path / "journal.jsonl"

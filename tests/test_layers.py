@@ -55,9 +55,13 @@ def imported_by(text: str) -> set[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        ours = [name.removeprefix("poisonfrogs").removeprefix(".") for name in names if f"{name}.".startswith("poisonfrogs.")]
+        ours = [
+            name.removeprefix("poisonfrogs").removeprefix(".")
+            for name in names
+            if f"{name}.".startswith("poisonfrogs.")
+        ]
         modules = [name for name in ours if name in MODULES]
-        found.update(max((name for name in modules), key=len, default=None) and modules or [])
+        found.update((max((name for name in modules), key=len, default=None) and modules) or [])
     return {name for name in found if name not in EMPTY}
 
 

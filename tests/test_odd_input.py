@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 from PIL import Image
+
+import toy
+from poisonfrogs.cli import main
 from runs import quick
 from test_pictures import exif, png, saved
-
-from poisonfrogs.cli import main
 
 
 def test_pictures_that_cannot_be_read_are_reported_counted_and_skipped(

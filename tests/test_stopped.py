@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import toy
-from runs import on_disk, quick, refused
 
+import toy
 from poisonfrogs import audit, journal
 from poisonfrogs.cli import main
+from runs import on_disk, quick, refused
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
 
+import toy
 from poisonfrogs import data
 from poisonfrogs.types import InputError
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_logistic import problem, set_of
 from sklearn.linear_model import LogisticRegression
 
 from poisonfrogs import train
 from poisonfrogs.logistic import Heads, Rows, solve
 from poisonfrogs.train import LogisticHead, PaperHead, Surrogate, recipe
 from poisonfrogs.types import InputError
+from test_logistic import problem, set_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -164,7 +164,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_step_without_a_twin_is_refused_in_one_line(name):
-    with pytest.raises(InputError, match="no differentiable twin .*; try --view squash") as caught:
+    with pytest.raises(InputError, match=r"no differentiable twin .*; try --view squash") as caught:
         twin(T.Compose([BAD[name], T.ToTensor(), T.Normalize((0.5,) * 3, (0.5,) * 3)]))
     assert "\n" not in str(caught.value)
 

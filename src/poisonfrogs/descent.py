@@ -30,17 +30,14 @@ class Budget(Protocol):
         ...
 
 
+Prox = Callable[[Tensor, float], Tensor]  # (x, step) -> x inside the budget
+
+
 class Rule(Protocol):
     """How a picture moves along its gradient. `state` is the rule's own, None at first."""
 
     def __call__(
-        self,
-        state: Any,
-        x: Tensor,
-        value: float,
-        gradient: Tensor,
-        progress: float,
-        prox: Callable[[Tensor, float], Tensor],
+        self, state: Any, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
     ) -> tuple[Tensor, Any]:
         """The next x, and the next state. `progress` runs from 0 to 1; `value` includes the budget's cost."""
         ...
@@ -57,7 +54,10 @@ class SignedMomentum:
     step: float  # α at the start, in [0, 1] units of a pixel
     momentum: float  # μ
 
-    def __call__(self, state, x, value, gradient, progress, prox):  # type: ignore[no-untyped-def]
+    def __call__(
+        self, state: Tensor | None, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
+    ) -> tuple[Tensor, Tensor]:
+        """See Rule; the state is v."""
         normalised = gradient / gradient.abs().mean().clamp(min=1e-30)
         velocity = normalised if state is None else self.momentum * state + normalised
         step = self.step * (1 + math.cos(math.pi * progress)) / 2
@@ -84,7 +84,10 @@ class Backtracking:
 
     step: float  # the first step moves the average pixel by so much
 
-    def __call__(self, state, x, value, gradient, progress, prox):  # type: ignore[no-untyped-def]
+    def __call__(
+        self, state: _Accepted | None, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
+    ) -> tuple[Tensor, _Accepted]:
+        """See Rule; the state is the last step that lowered the objective."""
         if state is None:
             state = _Accepted(x, value, gradient, self.step / max(float(gradient.abs().mean()), 1e-30))
         elif value <= state.value:

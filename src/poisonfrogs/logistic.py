@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,7 +80,7 @@ def solve(
     iterations: int = 1000,
     memory: int = 10,
 ) -> tuple[Heads, Tensor]:
-    """Multinomial logistic regression with L2 strength 1/`c`, the bias free (scikit-learn's convention), H heads at once.
+    """Multinomial logistic regression with L2 strength 1/`c`, the bias free (as in scikit-learn), H heads at once.
 
     L-BFGS (Liu and Nocedal 1989) with a line search and a stopping rule of its own for each head,
     so that no head's solution depends on another's. Returns the heads and, for each, whether the largest
@@ -103,7 +104,9 @@ def solve(
     return Heads(theta[:, : dim * classes].reshape(-1, dim, classes), theta[:, dim * classes :]), converged
 
 
-def _lbfgs(objective, theta: Tensor, tolerance: float, iterations: int, memory: int) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+def _lbfgs(
+    objective: Callable[[Tensor], tuple[Tensor, Tensor]], theta: Tensor, tolerance: float, iterations: int, memory: int
+) -> tuple[Tensor, Tensor]:
     value, gradient = objective(theta)
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (s, y, 1 / s·y), a row a head
     resting = torch.zeros_like(value, dtype=torch.bool)  # heads that rounding lets descend no further

@@ -143,7 +143,9 @@ class Surrogate:
             left = Counter(i // poisons for i in indices)
             whole = [trial for trial, count in left.items() if count == poisons]  # the rest has failed in part
             member = torch.tensor([left[i // poisons] == poisons for i in indices])
-            rows = self._rows(features[member].to(self.features).view(len(whole), poisons, features.shape[1]), labels[whole])
+            rows = self._rows(
+                features[member].to(self.features).view(len(whole), poisons, features.shape[1]), labels[whole]
+            )
             fell = torch.zeros(len(whole), dtype=torch.bool)
 
             def believed(heads: Heads, trials: list[int]) -> Tensor:
