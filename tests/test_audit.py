@@ -150,6 +150,42 @@ def test_a_finished_run_computes_nothing_again(audit: Audit, monkeypatch: pytest
     assert kept(audit.out) == before
 
 
+def test_killed_while_the_plan_is_written_it_goes_on(audit: Audit) -> None:
+    audit.out.mkdir()
+    (audit.out / "plan.json.partial").write_bytes(b'{"schema_ver')
+    (audit.out / "poisons").mkdir()
+    (audit.out / ".lock").touch()
+    assert run_audit(audit)["n_trials"] == 6
+    assert not (audit.out / "plan.json.partial").exists()
+
+
+def test_torn_timings_are_cut_off_and_every_group_is_timed(audit: Audit) -> None:
+    """Killed in the second group's timings: neither they nor those after them are lost."""
+    mine = replace(audit, targets="all")
+    run_audit(mine)
+    whole = kept(mine.out)
+    timings, rows = (mine.out / "timings.jsonl").read_bytes().splitlines(True), rows_of(mine)
+    (mine.out / "timings.jsonl").write_bytes(timings[0] + timings[1][:20])
+    (mine.out / "journal.jsonl").write_bytes(b"".join(journal.encode(row) for row in rows if row["group"] == 0))
+    summary = run_audit(mine)
+    assert kept(mine.out) == whole
+    again = journal.rows(mine.out / "timings.jsonl")
+    assert [row["group"] for row in again] == [0, 1, 2]
+    seconds = sum(row["seconds"]["total"] for row in again)
+    assert summary["seconds_per_trial"] == pytest.approx(seconds / 40, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"eps": 9 / 255}, {"targets": 5}, {"base_choice": "random"}]
+)
+def test_a_run_of_another_plan_is_refused_and_left_as_it_was(audit: Audit, change: dict) -> None:
+    run_audit(audit)
+    before = kept(audit.out)
+    with pytest.raises(InputError, match=f"another plan .*{next(iter(change))}"):
+        run_audit(replace(audit, **change))
+    assert kept(audit.out) == before
+
+
 # --- what is drawn
 
 
@@ -339,6 +375,40 @@ def test_a_victim_of_the_user_s_own_is_the_one_that_is_asked(audit: Audit) -> No
         assert row["rotation_degrees"] is None
 
 
+def test_the_judge_s_own_recipe_written_as_user_code_gives_the_same_numbers(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same head trained alone on all rows at once, through --victim; its features computed by hand."""
+    from poisonfrogs import PaperHead, load_model
+    from poisonfrogs.logistic import Rows
+
+    net = load_model("toy:factory")
+
+    def by_hand(pictures):
+        x = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 for picture in pictures])
+        with torch.no_grad():
+            return net.body((x - 0.5) / 0.25)
+
+    def victim(images, labels, *, seed):
+        x, y = by_hand(images), torch.from_numpy(labels)
+        rows = Rows(x[:-1], y[:-1], x[None, -1:], y[None, -1:], torch.empty(1, 0, dtype=torch.int64))
+        head = PaperHead()(rows, 2, seed=seed)
+        return lambda pictures: head.predict(by_hand(pictures))[0].numpy()
+
+    monkeypatch.setattr(toy, "same", victim, raising=False)
+    ours, theirs = (
+        replace(audit, head="paper"),
+        replace(audit, head="paper", victim="toy:same", out=audit.out / "theirs"),
+    )
+    run_audit(ours)
+    run_audit(theirs)
+    for mine, other in zip(rows_of(ours), rows_of(theirs), strict=True):
+        for key in ("probabilities", "control_probabilities"):
+            assert mine[key] == pytest.approx(other[key], abs=2e-4)
+        for key in ("eligible", "success", "accuracy", "control_accuracy", "base_ids", "passes", "linf"):
+            assert mine[key] == other[key]
+
+
 @pytest.mark.parametrize(
     ("returned", "what"),
     [
@@ -393,6 +463,14 @@ def test_a_check_fires_for_its_reason_only(name: str, change: dict, count: int, 
     assert checks.of_rows(audit, good, 2) == []
     bad = [row | change for row in good[:count]] + good[count:]
     assert [check.name for check in checks.of_rows(audit, bad, 2)] == [name]
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.9 / 255])
+def test_less_than_a_level_is_no_lack_of_gradients(audit: Audit, eps: float) -> None:
+    still = [GOOD | {"linf": [0.0]} for _ in range(20)]
+    assert checks.of_rows(replace(audit, eps=eps), still, 2) == []
+    assert [check.name for check in checks.of_rows(replace(audit, eps=None), still, 2)] == ["zero_gradients"]
+    assert [check.name for check in checks.of_rows(replace(audit, eps=1 / 255), still, 2)] == ["zero_gradients"]
 
 
 def test_few_trials_are_said(audit: Audit) -> None:

@@ -21,25 +21,11 @@ from poisonfrogs.plan import Audit
 from runs import command, quick
 
 HEAVY = {"torch", "timm", "torchvision", "scipy", "skimage", "pyarrow"}
-SUMMARY = [
-    "schema_version",
-    "n_trials",
-    "n_eligible",
-    "n_success",
-    "success_rate",
-    "ci95",
-    "n_failed_trials",
-    "control_rate",
-    "median_confidence",
-    "control_median_confidence",
-    "clean_accuracy",
-    "mean_accuracy_drop",
-    "worst_accuracy_drop",
-    "median_passes",
-    "median_linf",
-    "seconds_per_trial",
-    "checks",
-]
+SUMMARY = {  # what the issue promises; the rest says where the numbers come from
+    *("schema_version", "n_trials", "n_eligible", "n_success", "success_rate", "ci95", "n_failed_trials"),
+    *("control_rate", "median_confidence", "control_median_confidence", "clean_accuracy", "mean_accuracy_drop"),
+    *("worst_accuracy_drop", "median_passes", "median_linf", "seconds_per_trial", "checks"),
+}
 TESTS = Path(__file__).parent
 
 
@@ -50,7 +36,7 @@ def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert end.value.code == 0
     out, err = capsys.readouterr()
     assert err == ""
-    return re.sub(r"[\s|│]+", " ", out)
+    return re.sub(r"[\s│]+", " ", out)
 
 
 def ran(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -196,7 +182,7 @@ def test_json_is_the_summary_and_nothing_else(here: Path, cache: Path, capsys: p
     assert err == ""
     printed, stored = json.loads(out), json.loads((here / "run" / "summary.json").read_bytes())
     assert printed == stored
-    assert list(printed)[: len(SUMMARY)] == SUMMARY
+    assert printed.keys() >= SUMMARY
     assert printed["n_trials"] == 8
 
 

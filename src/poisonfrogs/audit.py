@@ -166,7 +166,7 @@ def _recorded_plan(out: Path) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
     if not path.exists():
-        if out.exists() and any(child.name not in (".lock", "poisons") for child in out.iterdir()):
+        if out.exists() and any(child.name not in (".lock", "poisons", "plan.json.partial") for child in out.iterdir()):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
         return None
     try:
@@ -202,6 +202,7 @@ def _short(value: Any) -> str:
 def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
     members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
+    journal.recover(out / "timings.jsonl", dict.fromkeys(members, 1))
     done = sum(len(members[group]) for group in whole)
     stage = f"crafting and judging{_time_ahead(prepared, prepared.trials[done:])}"
     progress(stage, done, len(prepared.trials))
@@ -253,7 +254,6 @@ def summarise(audit: Audit, prepared: _Prepared) -> dict[str, Any]:
         "ci95": [round(end, 6) for end in wilson(successes, len(eligible))],
         "n_failed_trials": sum(row["failed"] for row in rows),
         "control_rate": round(wrong / len(rows), 6),
-        "control_ci95": [round(end, 6) for end in wilson(wrong, len(rows))],
         "median_confidence": _median([row["probabilities"][base[row["trial_id"]]] for row in eligible]),
         "control_median_confidence": _median([row["control_probabilities"][base[row["trial_id"]]] for row in rows]),
         "clean_accuracy": round(fmean(row["control_accuracy"] for row in rows), 6),
@@ -263,6 +263,7 @@ def summarise(audit: Audit, prepared: _Prepared) -> dict[str, Any]:
         "median_linf": _median([linf for row in rows for linf in row["linf"]]),
         "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
         "checks": checks.as_json(fired),
+        "control_ci95": [round(end, 6) for end in wilson(wrong, len(rows))],
         "model": {
             "name": prepared.setting.scene.net.name,
             "weights": prepared.setting.scene.net.weights,

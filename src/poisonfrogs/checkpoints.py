@@ -105,8 +105,9 @@ def load_into(body: nn.Module, state: State, classifier: tuple[str, ...], where:
         raise InputError(
             f"the keys of {where} do not fit the model: {'; '.join(problems)}; give this model's own weights"
         )
-    fitting = {key: value for key, value in state.items() if key in expected and value.shape == expected[key].shape}
-    body.load_state_dict(fitting, strict=False)
+    for key, value in state.items():
+        if key in expected and value.shape == expected[key].shape:
+            expected[key].copy_(value)  # not load_state_dict: some ask for versions, which safetensors do not hold
 
 
 def in_order(body: nn.Module, state: State) -> State:

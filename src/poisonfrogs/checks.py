@@ -25,8 +25,9 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
     n = len(rows)
     ineligible = [row for row in rows if not row["eligible"]]
     failed = [row for row in rows if row["failed"]]
-    still = [row for row in rows if not row["failed"] and row["passes"] and audit.eps != 0 and max(row["linf"]) == 0]
     limit = float("inf") if audit.eps is None else audit.eps
+    room = limit * 255 + 1e-6 >= 1  # below one level of 8 bits no stored picture can move
+    still = [row for row in rows if room and not row["failed"] and row["passes"] and max(row["linf"]) == 0]
     beyond = [row for row in rows if max(row["linf"]) > limit + 1e-6]
     accuracy = sum(row["control_accuracy"] for row in rows) / max(n, 1)
     worst = max((row["control_accuracy"] - row["accuracy"] for row in rows), default=0.0)

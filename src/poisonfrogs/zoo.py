@@ -111,7 +111,10 @@ def _torchvision(name: str, file: str | None, size: int | None) -> Resolved:
 
 def _changed_by_num_classes(name: str, body: nn.Module, options: dict[str, Any]) -> tuple[str, ...]:
     """The layers that the library itself sizes by the number of classes: its classifier."""
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            other = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
+    except NotImplementedError:  # RegNets compute their widths with tensors
         other = torchvision.models.get_model(name, weights=None, num_classes=7, **options)
     shapes = {key: value.shape for key, value in other.named_parameters()}
     changed = [key for key, value in body.named_parameters() if shapes.get(key) != value.shape]

@@ -1,0 +1,459 @@
+"""Networks by name: where weights come from, what the features are, and what is said when they cannot be had."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+import toy
+from poisonfrogs import Audit, models, run_audit, zoo
+from poisonfrogs.models import load
+from poisonfrogs.types import InputError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PICTURES = [toy.picture((200, 90, 40), 1, (70, 50)), toy.picture((30, 90, 140), 2, (50, 90))]
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Two pictures a forward pass instead of sixteen: large networks, and bits that are not compared."""
+    monkeypatch.setattr(models, "BATCH", 2)
+
+
+def refused(*fragments, model, **options):
+    with pytest.raises(InputError) as caught:
+        load(model, **options)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def stored(path, body):
+    (save_file if path.suffix == ".safetensors" else torch.save)(body.state_dict(), path)
+    return path
+
+
+def close(a, b):
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
+
+
+# --- timm
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_timm_name_with_a_file(tmp_path, pairs, suffix):
+    theirs = timm.create_model("resnet18", num_classes=3).eval()
+    file = stored(tmp_path / f"w{suffix}", theirs)
+    net = load(f"resnet18={file}")
+    seen = torch.stack([net.transform(picture) for picture in PICTURES])
+    with torch.inference_mode():
+        expected = theirs.forward_head(theirs.forward_features(seen), pre_logits=True)
+    assert close(net.features(PICTURES), expected)
+    assert (net.name, net.dim, net.source) == ("resnet18", 512, f"file {file}")
+    apart = load("resnet18", weights=str(file))
+    assert (apart.weights, apart.source) == (net.weights, net.source)
+
+
+def test_a_network_is_frozen(tmp_path):
+    net = load("tf_efficientnet_lite0")
+    assert not net.body.training
+    assert not any(parameter.requires_grad for parameter in net.body.parameters())
+
+
+def test_weights_are_named_once(tmp_path):
+    refused("weights are named twice", "a.pth", "b.pth", "name one", model="resnet18=a.pth", weights="b.pth")
+
+
+def test_a_tag_names_its_own_view(tmp_path, pairs):
+    file = stored(tmp_path / "w.pth", timm.create_model("resnet18"))
+    views = [load(f"resnet18.{tag}={file}").view for tag in ("tv_in1k", "a1_in1k")]
+    assert [view.interpolation for view in views] == ["bilinear", "bicubic"]
+    refused("resnet18.nothing cannot be built", "check the name", model=f"resnet18.nothing={file}")
+
+
+def test_published_names_of_another_implementation_are_translated_as_timm_does(tmp_path, pairs):
+    """Facebook's ConvNeXt files, as its users have them."""
+    theirs = timm.create_model("convnext_atto")
+    renamed = {}
+    for key, value in theirs.state_dict().items():
+        for pattern, name in [
+            (r"^stem\.", "downsample_layers.0."),
+            (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+            (r"^stages\.(\d)\.blocks\.", r"stages.\1."),
+            (r"\.conv_dw\.", ".dwconv."),
+            (r"\.mlp\.fc(\d)\.", r".pwconv\1."),
+            (r"^head\.norm\.", "norm."),
+            (r"^head\.fc\.", "head."),
+        ]:
+            key = re.sub(pattern, name, key)
+        renamed[key] = value
+    torch.save({"model": renamed}, tmp_path / "facebook.pth")
+    plain = load(f"convnext_atto={stored(tmp_path / 'timm.pth', theirs)}")
+    assert load(f"convnext_atto={tmp_path / 'facebook.pth'}").weights == plain.weights
+    refused("do not fit the model", model=f"convnext_atto={stored(tmp_path / 'w.pth', nn.Linear(2, 2))}")
+
+
+def test_shared_mobilenet(shared):
+    net = load(f"mobilenetv2_100={shared / 'weights/mobilenetv2_100.safetensors'}")
+    assert (net.dim, net.view.crop) == (1280, (224, 224))
+    pairs = net.features([*PICTURES, PICTURES[0]])
+    assert torch.equal(pairs[0], pairs[2])
+    assert not torch.allclose(pairs[0], pairs[1], rtol=0.1)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "hf-hub:timm/resnet18.a1_in1k", "inception_v3", "tf_efficientnet_lite3"])
+def test_weights_that_cannot_be_fetched_say_what_to_do(model):
+    """Offline, as every test is."""
+    refused(
+        f"the pretrained weights of {model} could not be fetched",
+        f"connect to the network once, or give --model {model}=FILE.safetensors",
+        model=model,
+    )
+
+
+def test_an_architecture_without_published_weights_says_so():
+    refused(
+        "the pretrained weights of resnetv2_50t could not be fetched", "No pretrained weights", model="resnetv2_50t"
+    )
+
+
+@pytest.mark.parametrize("size", [96, 1000])
+def test_a_size_that_a_network_cannot_take(tmp_path, size):
+    model = f"vit_tiny_patch16_224={stored(tmp_path / 'w.pth', timm.create_model('vit_tiny_patch16_224'))}"
+    refused(f"does not accept pictures of ({size}, {size})", "224", "try another --size", model=model, size=size)
+    assert load(model).dim == 192
+
+
+def test_size_and_squash(tmp_path, pairs):
+    model = f"resnet18={stored(tmp_path / 'w.pth', timm.create_model('resnet18'))}"
+    smaller = load(model, size=112).view
+    assert (smaller.resize, smaller.crop) == (117, (112, 112))  # 112 / 0.95, the name's own crop
+    for size, side in ((None, 224), (64, 64)):
+        squashed = load(model, view="squash", size=size)
+        assert (squashed.view.resize, squashed.view.crop) == ((side, side), None)
+        assert squashed.view.mean == smaller.mean
+        assert squashed.features(PICTURES).shape == (2, 512)
+    refused("--view 'whole' is unknown; expected model or squash", model=model, view="whole")
+
+
+# --- torchvision
+
+# name: its classifier by torchvision's documentation, without the auxiliary ones; the options of a pretrained network
+FAMILIES = {
+    "resnet18": ("fc", {}),
+    "squeezenet1_1": ("classifier.1", {}),
+    "mobilenet_v3_small": ("classifier.3", {}),
+    "shufflenet_v2_x0_5": ("fc", {}),
+    "mnasnet0_5": ("classifier.1", {}),
+    "regnet_y_400mf": ("fc", {}),
+    "densenet121": ("classifier", {}),
+    "efficientnet_b0": ("classifier.1", {}),
+    "swin_t": ("head", {}),
+    "googlenet": ("fc", {"transform_input": True, "init_weights": False}),
+    "inception_v3": ("fc", {"transform_input": True, "init_weights": False}),
+}
+
+
+def randomised(name, **options):
+    torch.manual_seed(0)
+    body = torchvision.models.get_model(name, weights=None, **options).eval()
+    for key, value in body.state_dict().items():
+        if key.endswith("running_mean"):  # so that a forgotten statistic shows
+            value.normal_(0, 0.1)
+    return body
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_torchvision_features_are_what_its_classifier_is_given(tmp_path, pairs, monkeypatch, name):
+    """And the same whether the library fetches the weights or a file brings them."""
+    layer, options = FAMILIES[name]
+    theirs = randomised(name, **options)
+    given = []
+    theirs.get_submodule(layer).register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    file = stored(tmp_path / "w.pth", theirs)
+    net = load(f"torchvision/{name}={file}")
+    seen = torch.stack([net.transform(picture) for picture in PICTURES])
+    with torch.inference_mode():
+        theirs(seen)
+    # SqueezeNet's classifier is a 1 × 1 convolution before the pooling
+    expected = given[0].mean((2, 3)) if given[0].ndim == 4 else given[0]
+    assert close(net.features(PICTURES), expected)
+    assert expected.std(0).max() > 0
+    monkeypatch.setattr(
+        "torchvision.models._api.WeightsEnum.get_state_dict", lambda *args, **options: theirs.state_dict()
+    )
+    fetched = load(f"torchvision/{name}")
+    assert (fetched.weights, fetched.view, fetched.dim) == (net.weights, net.view, net.dim)
+    assert torch.equal(fetched.features(PICTURES), net.features(PICTURES))
+    assert fetched.source.startswith("torchvision, https://download.pytorch.org/models/")
+
+
+LARGER = {  # without their weights
+    "alexnet": "classifier.6",
+    "vgg11_bn": "classifier.6",
+    "resnext50_32x4d": "fc",
+    "convnext_tiny": "classifier.2",
+    "efficientnet_v2_s": "classifier.1",
+    "maxvit_t": "classifier.5",
+    "swin_v2_t": "head",
+    "vit_b_16": "heads.head",
+}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_the_layers_that_follow_the_number_of_classes_are_the_classifier(name):
+    with torch.device("meta"):
+        body = torchvision.models.get_model(name, weights=None)
+    assert zoo._changed_by_num_classes(name, body, {}) == (LARGER[name],)
+
+
+def test_a_vision_transformer_takes_the_picture_size_of_its_published_file(tmp_path):
+    """384 pixels where the name's default is 224; its position embeddings are no classifier."""
+    with torch.device("meta"):
+        body = torchvision.models.get_model("vit_b_16", weights=None, image_size=384)
+    published = torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1.url.rpartition("/")[2]
+    assert published == "vit_b_16_swag-9ac1b537.pth"
+    torch.save(
+        {key: torch.zeros(()).expand(value.shape) for key, value in body.state_dict().items()}, tmp_path / published
+    )
+    net = load(f"torchvision/vit_b_16={tmp_path / published}")
+    assert (net.dim, net.view.crop, net.view.interpolation) == (768, (384, 384), "bicubic")
+
+
+def test_a_file_named_as_published_brings_its_own_view(tmp_path, pairs):
+    body = randomised("mobilenet_v2")
+    views = [
+        load(f"torchvision/mobilenet_v2={stored(tmp_path / name, body)}").view
+        for name in ("w.pth", "mobilenet_v2-b0353104.pth")
+    ]
+    assert [view.resize for view in views] == [232, 256]  # of IMAGENET1K_V2, the default, and of V1
+
+
+def test_the_published_names_inside_densenet_are_translated(tmp_path):
+    body = randomised("densenet121")
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value for key, value in body.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    new = load(f"torchvision/densenet121={stored(tmp_path / 'new.pth', body)}")
+    assert load(f"torchvision/densenet121={tmp_path / 'old.pth'}").weights == new.weights
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_classifiers_may_be_there_or_not(tmp_path, name):
+    state = randomised(name, init_weights=False).state_dict()
+    digests = set()
+    for left_out in ((), ("AuxLogits.", "aux1.", "aux2."), ("fc.", "AuxLogits.fc.")):
+        kept = {key: value for key, value in state.items() if not key.startswith(left_out)}
+        torch.save(kept, tmp_path / "w.pth")
+        digests.add(load(f"{name}={tmp_path / 'w.pth'}", size=139).weights)
+    assert len(digests) == 1
+
+
+def test_shared_squeezenet_is_torchvisions_alone(shared):
+    net = load(f"squeezenet1_1={shared / 'weights/squeezenet1_1.safetensors'}")
+    assert (net.name, net.dim, net.view.interpolation, net.view.crop) == ("squeezenet1_1", 512, "bilinear", (224, 224))
+    assert net.features(PICTURES).std(0).mean() > 0.01
+
+
+def test_a_name_that_both_libraries_have_is_timms_without_the_prefix(tmp_path):
+    theirs = torchvision.models.get_model("mobilenet_v3_small", weights=None)
+    file = stored(tmp_path / "w.pth", theirs)
+    assert not timm.is_model("mobilenet_v3_small")
+    assert load(f"mobilenet_v3_small={file}").weights == load(f"torchvision/mobilenet_v3_small={file}").weights
+    resnet = stored(tmp_path / "r.pth", torchvision.models.get_model("resnet18", weights=None))
+    assert timm.is_model("resnet18")
+    assert load(f"resnet18={resnet}").view.interpolation == "bicubic"
+    assert load(f"torchvision/resnet18={resnet}", size=112).view.resize == 128
+
+
+def test_torchvision_says_what_to_do_without_its_weights(monkeypatch):
+    def offline(*args, **options):
+        raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>\n")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    refused(
+        "the pretrained weights of squeezenet1_1 could not be fetched (OSError: <urlopen error",
+        "give --model squeezenet1_1=FILE.safetensors",
+        model="squeezenet1_1",
+    )
+
+
+# --- the paper's network
+
+
+def test_inception_v3_end_to_end(tmp_path, pairs):
+    """299 pixels, 2,048 features, with random weights: an audit from pictures to its summary."""
+    torch.manual_seed(0)
+    file = stored(tmp_path / "inception.safetensors", timm.create_model("inception_v3.tf_in1k"))
+    audit = Audit(
+        data=toy.write_folder(tmp_path / "toy", train=3, test=1),
+        model=f"inception_v3.tf_in1k={file}",
+        out=tmp_path / "run",
+        cache=tmp_path / "cache",
+        targets=2,
+        passes=2,
+        head="logistic:1",
+        precision="fp32",
+        threads=1,
+    )
+    summary = run_audit(audit)
+    model = json.loads((audit.out / "plan.json").read_text())["model"]
+    assert (model["dim"], model["view"]["resize"], model["view"]["crop"]) == (2048, 341, [299, 299])
+    assert (summary["n_trials"], summary["n_failed_trials"]) == (2, 0)
+    rows = [json.loads(line) for line in (audit.out / "journal.jsonl").read_text().splitlines()]
+    assert all(
+        after < before
+        for row in rows
+        for before, after in zip(row["distance_before"], row["distance_after"], strict=True)
+    )
+
+
+# --- the user's own
+
+
+class Headless(nn.Linear):
+    data_config = toy.Toy.data_config
+
+    def __init__(self):
+        super().__init__(3 * 32 * 32, 5)
+
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+
+class Maps(toy.Toy):
+    def forward(self, x):
+        return self.first(x)
+
+
+class OneRow(toy.Toy):
+    def forward(self, x):
+        return super().forward(x)[:1]
+
+
+class Pair(toy.Toy):
+    def forward(self, x):
+        return super().forward(x), None
+
+
+class Plain(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+
+
+class Bent(toy.Toy):
+    data_config = toy.Toy.data_config | {"interpolation": "cubic"}
+
+
+def no_module():
+    return SimpleNamespace()
+
+
+HERE = __name__
+OWN_MISTAKES = {
+    f"{HERE}:Maps": ("returned (2, 8, 14, 14) for 2 pictures", "expected features of shape (2, d)"),
+    f"{HERE}:OneRow": ("returned (1, 16) for 2 pictures",),
+    f"{HERE}:Pair": ("returned tuple for 2 pictures",),
+    f"{HERE}:Plain": ("has no attribute data_config", "expected a dict with input_size, mean, std"),
+    f"{HERE}:Bent": ("does not describe a view", "expected such as input_size (3, 224, 224)"),
+    f"{HERE}:no_module": ("returned a SimpleNamespace; expected a torch.nn.Module that returns features",),
+    f"{HERE}:HERE": ("is a str; expected a function or class",),
+    f"{HERE}:nothing": ("cannot be imported", "expected module:function"),
+    "nowhere.at.all:factory": ("cannot be imported", "No module named 'nowhere'"),
+    ":factory": ("cannot be imported",),
+    f"{HERE}:": ("cannot be imported",),
+}
+
+
+@pytest.mark.parametrize("model", OWN_MISTAKES)
+def test_mistakes_in_a_users_network_are_said_in_one_line(model):
+    refused(*OWN_MISTAKES[model], model=model)
+
+
+def test_a_users_network():
+    net = load("toy:factory")
+    assert (net.name, net.dim, net.source) == ("toy:factory", 16, "toy:factory itself")
+    seen = torch.stack([net.transform(picture) for picture in PICTURES])
+    with torch.inference_mode():
+        assert close(net.features(PICTURES), toy.factory()(seen))
+    assert load("toy:factory", size=40).view.crop == (40, 40)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_users_network_with_a_file(tmp_path, suffix):
+    body = toy.factory()
+    body.first.weight.data *= -1
+    plain = stored(tmp_path / f"plain{suffix}", body)
+    body.fc = nn.Linear(16, 7)
+    trained = stored(tmp_path / f"trained{suffix}", body)
+    assert load(f"toy:factory={plain}").weights == load(f"toy:factory={trained}").weights
+    assert load("toy:factory").weights != load(f"toy:factory={plain}").weights
+    body.other = nn.Linear(2, 2)
+    two = stored(tmp_path / f"two{suffix}", body)
+    refused("4 unknown", "give this model's own weights", model=f"toy:factory={two}")
+    del body.first
+    refused("missing (first.", model="toy:factory", weights=str(stored(tmp_path / f"less{suffix}", body)))
+
+
+def test_a_users_layer_is_not_a_classifier_by_its_place(tmp_path):
+    """A file of another architecture is no fit because it has one layer too many and one too few."""
+    body = Headless()
+    state = {f"linear.{key}": value for key, value in body.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    refused("2 missing (weight, bias)", model=f"{HERE}:Headless={tmp_path / 'w.pth'}")
+
+
+def test_the_working_directory_is_importable(tmp_path, monkeypatch):
+    (tmp_path / "of_the_user.py").write_text("from toy import Toy\n\ndef network():\n    return Toy()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    assert load("of_the_user:network").dim == 16
+
+
+# --- names and devices
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [
+        ("resnet81", "resnet18"),
+        ("efficientnet-lite0", "efficientnet_lite0"),
+        ("torchvision/squeezenet", "squeezenet1_"),
+        ("inception-v3", "inception_v3"),
+        ("qqqqqqqq", "near names: none"),
+    ],
+)
+def test_an_unknown_name_gives_near_ones(model, near):
+    refused(
+        "no model is called", near, "expected a timm or torchvision name, NAME=FILE, or module:factory", model=model
+    )
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "foo", "meta", "", "cpu:x"])
+def test_a_device_that_is_not_there(device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    refused(f"--device {device!r}", "expected auto, cpu or cuda", model="toy:factory", device=device)
+
+
+def test_the_twin_and_the_transform_lead_to_the_same_features():
+    net = load("tf_efficientnet_lite0")
+    picture = Image.fromarray((torch.rand(60, 60, 3, generator=torch.Generator().manual_seed(0)) * 255).byte().numpy())
+    pixels = torchvision.transforms.functional.to_tensor(picture)
+    judged, crafted = net.features([picture]), net.extractor("fp32")([pixels])
+    assert (judged - crafted).norm() < 0.01 * judged.norm()
+    half = net.extractor("bf16")([pixels])
+    assert half.dtype == torch.float32
+    assert 0 < (half - crafted).norm() < 0.1 * crafted.norm()
