@@ -175,9 +175,7 @@ def test_torn_timings_are_cut_off_and_every_group_is_timed(audit: Audit) -> None
     assert summary["seconds_per_trial"] == pytest.approx(seconds / 40, abs=6e-4)
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"eps": 9 / 255}, {"targets": 5}, {"base_choice": "random"}]
-)
+@pytest.mark.parametrize("change", [{"seed": 1}, {"eps": 9 / 255}, {"targets": 5}, {"base_choice": "random"}])
 def test_a_run_of_another_plan_is_refused_and_left_as_it_was(audit: Audit, change: dict) -> None:
     run_audit(audit)
     before = kept(audit.out)

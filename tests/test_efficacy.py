@@ -86,9 +86,9 @@ def test_the_journal_s_probabilities_come_out_again_one_head_at_a_time(demo, fea
 
 @pytest.fixture(scope="module")
 def dogfish(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of dogfish, by links: 150 + 150 training and 30 + 30 test pictures."""
+    """A part of dogfish, by links: 100 + 100 training and 20 + 20 test pictures."""
     root = tmp_path_factory.mktemp("dogfish")
-    for split, count in (("train", 150), ("val", 30)):
+    for split, count in (("train", 100), ("val", 20)):
         for name in ("dog", "fish"):
             (root / split / name).mkdir(parents=True)
             for path in sorted((shared / "data/dogfish" / split / name).iterdir())[:count]:

@@ -16,6 +16,7 @@ _HOME = {
     "LogisticHead": "train:LogisticHead",
     "Net": "models:Net",
     "PaperHead": "train:PaperHead",
+    "Summary": "types:Summary",
     "View": "views:View",
     "extract_features": "features:features",
     "load_data": "data:load",

@@ -23,7 +23,7 @@ from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.stats import wilson
 from poisonfrogs.train import Surrogate, recipe
-from poisonfrogs.types import InputError
+from poisonfrogs.types import InputError, Summary
 
 SCHEMA_VERSION = 1
 Progress = Callable[[str, int, int], None]  # (stage, done, of)
@@ -37,7 +37,7 @@ class _Prepared:
     plan: dict[str, Any]
 
 
-def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None) -> dict[str, Any]:
+def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None) -> Summary:
     """Run an audit, or go on with one, and return its summary (also in `audit.out`/summary.json).
 
     Raises InputError, with nothing written, for anything it cannot use.
@@ -50,6 +50,8 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
         _agree(audit.out, recorded, prepared.plan)
         (audit.out / "poisons").mkdir(parents=True, exist_ok=True)
         with journal.one_writer(audit.out):
+            recorded = _recorded_plan(audit.out)  # another run may have been first
+            _agree(audit.out, recorded, prepared.plan)
             if recorded is None:
                 journal.write_json(audit.out / "plan.json", prepared.plan)
             _run_groups(prepared, audit.out, progress)
@@ -234,7 +236,7 @@ def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
     return f" (at most about {seconds:.0f} s)"
 
 
-def summarise(audit: Audit, prepared: _Prepared) -> dict[str, Any]:
+def summarise(audit: Audit, prepared: _Prepared) -> Summary:
     """What the journal of a finished run says."""
     rows = journal.rows(audit.out / "journal.jsonl")
     seconds = {row["group"]: row["seconds"]["total"] for row in journal.rows(audit.out / "timings.jsonl")}

@@ -114,7 +114,8 @@ class Surrogate:
     """The attacker's guess at the victim: when do its poisons suffice? It never sees the judge or its seed.
 
     Believed only if both a converged logistic head and a short training by the paper's recipe put
-    the target into the base class: a poison should not live by one recipe.
+    the target into the base class: a poison should not live by one recipe. Poisons that replace their
+    bases are guessed at as if they were added.
     """
 
     features: Tensor  # (n, d) training features, or a sample of them

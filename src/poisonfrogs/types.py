@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,3 +68,30 @@ class Victim(Protocol):
     """Training code: what `--victim module:function` names. `images` are RGB and decoded on demand."""
 
     def __call__(self, images: Sequence[Image], labels: np.ndarray, *, seed: int) -> Predict: ...
+
+
+class Summary(TypedDict):
+    """What an audit found; summary.json and `--format json` hold the same."""
+
+    schema_version: int
+    n_trials: int  # all that were drawn
+    n_eligible: int  # those whose control is right
+    n_success: int
+    success_rate: float | None  # over the eligible; None where there are none
+    ci95: list[float]  # Wilson's interval of it
+    n_failed_trials: int
+    control_rate: float  # share of all drawn whose control is wrong
+    median_confidence: float | None  # of the base class at the target, over the eligible
+    control_median_confidence: float | None  # the same without the poison, over all drawn
+    clean_accuracy: float  # mean of the controls', on the test pictures other than the target
+    mean_accuracy_drop: float
+    worst_accuracy_drop: float
+    median_passes: float | None
+    median_linf: float | None  # of the stored pictures, in [0, 1]
+    seconds_per_trial: float
+    checks: list[dict[str, str]]  # name and message of those that fired
+    control_ci95: list[float]
+    model: dict[str, str]  # name, weights (SHA-256), source
+    seed: int
+    versions: dict[str, str]
+    hardware: str

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from poisonfrogs.cli import printable, say
 from poisonfrogs.plan import Audit
+from poisonfrogs.types import Summary
 
 
 def audit(options: Audit, fail_on: float | None, form: str) -> int:
@@ -49,7 +50,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def report(options: Audit, summary: dict[str, Any]) -> list[str]:
+def report(options: Audit, summary: Summary) -> list[str]:
     """The lines that are printed for people."""
     return [
         *(f"{name:<14}{value}" for name, value in _figures(summary)),
@@ -59,7 +60,7 @@ def report(options: Audit, summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
+def _figures(summary: Summary) -> list[tuple[str, str]]:
     low, high = summary["ci95"]
     rate = summary["success_rate"]
     return [
@@ -89,7 +90,7 @@ def _figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def sentence(options: Audit, summary: dict[str, Any]) -> str:
+def sentence(options: Audit, summary: Summary) -> str:
     """What was found, for someone who reads one sentence."""
     poisons = "one correctly labelled poison each" if options.poisons == 1 else f"{options.poisons} poisons each"
     pair = (
