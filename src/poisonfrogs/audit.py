@@ -245,6 +245,7 @@ def summarise(audit: Audit, prepared: _Prepared) -> Summary:
     wrong = sum(row["control_wrong"] for row in rows)
     drops = [row["control_accuracy"] - row["accuracy"] for row in rows]
     base = {row["trial_id"]: prepared.dataset.classes.index(row["base_class"]) for row in rows}
+    confidences = [row["probabilities"][base[row["trial_id"]]] for row in eligible]
     fired = checks.of_rows(audit, rows, len(prepared.dataset.classes))
     fired += checks.of_data(prepared.dataset, prepared.trials)
     return {
@@ -256,7 +257,7 @@ def summarise(audit: Audit, prepared: _Prepared) -> Summary:
         "ci95": [round(end, 6) for end in wilson(successes, len(eligible))],
         "n_failed_trials": sum(row["failed"] for row in rows),
         "control_rate": round(wrong / len(rows), 6),
-        "median_confidence": _median([row["probabilities"][base[row["trial_id"]]] for row in eligible]),
+        "median_confidence": _median(confidences) if confidences else None,
         "control_median_confidence": _median([row["control_probabilities"][base[row["trial_id"]]] for row in rows]),
         "clean_accuracy": round(fmean(row["control_accuracy"] for row in rows), 6),
         "mean_accuracy_drop": round(fmean(drops), 6),
@@ -306,8 +307,8 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return round(float(median(values)), 6) if values else None
+def _median(values: Sequence[float]) -> float:
+    return round(float(median(values)), 6)
 
 
 def _jsonable(value: Any) -> Any:

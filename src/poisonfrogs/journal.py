@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -35,9 +35,7 @@ def rows(path: Path) -> list[Row]:
 def append(path: Path, group: list[Row]) -> None:
     """Append the rows of one group and wait until they are on the disk."""
     with path.open("ab") as file:
-        file.write(b"".join(map(encode, group)))
-        file.flush()
-        os.fsync(file.fileno())
+        _to_the_disk(file, b"".join(map(encode, group)), path)
 
 
 def recover(path: Path, sizes: dict[int, int]) -> set[int]:
@@ -72,9 +70,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            _to_the_disk(file, content, path)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -89,6 +85,16 @@ def one_writer(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"{folder} is being written by another run; wait for it, or choose another --out") from None
+
+
+def _to_the_disk(file: BinaryIO, content: bytes, path: Path) -> None:
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:  # a full disk does not say where
+        error.filename = str(path)
+        raise
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[Row, int]]:

@@ -57,7 +57,9 @@ def draw(
     available = sum(map(len, waiting.values()))
     count = available if wanted == "all" else wanted
     if count > available:
-        raise InputError(f"--targets {count} is more than the {available} test pictures of the classes asked for")
+        raise InputError(
+            f"--targets {count} is more than the {available} test pictures of the classes asked for; give fewer, or all"
+        )
     drawn: list[tuple[int, int]] = []
     for target_class, base_class in itertools.cycle(turns):
         if len(drawn) == count:
@@ -91,7 +93,7 @@ def drawn(audit: Audit, dataset: DataSet, targets: Images, pairs: Sequence[tuple
     """The targets asked for by name, each against every base class; or a draw. Raises InputError."""
     if not audit.target:
         return draw(audit.targets, dataset.test.labels, pairs, audit.seed)
-    rows = [_row(name, dataset, targets) for name in audit.target]
+    rows = list(dict.fromkeys(_row(name, dataset, targets) for name in audit.target))  # named twice is one target
     found = [(row, base) for row in rows for target, base in pairs if target == targets.labels[row]]
     left_out = set(rows) - {row for row, _ in found}
     if left_out:

@@ -82,12 +82,12 @@ class Summary(TypedDict):
     n_failed_trials: int
     control_rate: float  # share of all drawn whose control is wrong
     median_confidence: float | None  # of the base class at the target, over the eligible
-    control_median_confidence: float | None  # the same without the poison, over all drawn
+    control_median_confidence: float  # the same without the poison, over all drawn
     clean_accuracy: float  # mean of the controls', on the test pictures other than the target
     mean_accuracy_drop: float
     worst_accuracy_drop: float
-    median_passes: float | None
-    median_linf: float | None  # of the stored pictures, in [0, 1]
+    median_passes: float
+    median_linf: float  # of the stored pictures, in [0, 1]
     seconds_per_trial: float
     checks: list[dict[str, str]]  # name and message of those that fired
     control_ci95: list[float]
