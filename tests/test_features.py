@@ -160,7 +160,7 @@ def mixed(folder):
     toy.picture((9, 90, 200), 3).convert("CMYK").save(folder / "cmyk.jpg")
     whole = (folder / "good.png").read_bytes()
     (folder / "broken.png").write_bytes(whole[: len(whole) // 2])
-    Image.new("RGB", (60_000, 1)).save(folder / "strip.png")
+    Image.new("RGB", (100_000, 1)).save(folder / "strip.png")
     (folder / "text.jpg").write_text("no picture")
     return of_files(
         [folder / name for name in ("broken.png", "good.png", "text.jpg", "palette.png", "strip.png", "cmyk.jpg")]
@@ -173,7 +173,7 @@ def test_unreadable_pictures_are_remembered_with_their_reasons(tmp_path, countin
     assert list(first.unreadable) == [0, 2, 4]
     assert "truncated" in first.unreadable[0]
     assert "not a picture" in first.unreadable[2]
-    assert "60000×1 pixels: too long and thin for the view" in first.unreadable[4]
+    assert "100000×1 pixels: too long and thin for the view" in first.unreadable[4]
     assert first.matrix.shape == (3, 16)
     for row, i in enumerate((1, 3, 5)):
         assert torch.equal(first.matrix[row], counting.features([images[i]])[0])
@@ -362,19 +362,20 @@ def test_a_cache_where_nothing_can_be_written_is_said(images):
     refused(load_model("toy:factory"), images, Path("/proc/poisonfrogs"))
 
 
-def test_a_full_disk_is_said_and_leaves_what_was_finished(images, tmp_path, counting, monkeypatch):
+def test_a_full_disk_is_said_and_leaves_what_was_finished(tmp_path, counting, monkeypatch):
     """SQLite's own limit on pages stands for the disk."""
     from poisonfrogs import features as module
 
     def small(path):
         store = connect(path)
-        store.execute("PRAGMA max_page_count = 6")
+        store.execute("PRAGMA max_page_count = 4")
         return store
 
     connect = module._connected
-    big = images.select(range(16))
+    images = data.load(toy.write_folder(tmp_path / "many", train=40)).train
     monkeypatch.setattr(module, "_connected", small)
     refused(counting, images, tmp_path)
     monkeypatch.setattr(module, "_connected", connect)
-    Counting.seen = 0
-    assert features(counting, big, cache=tmp_path).matrix.shape == (16, 16)
+    before, Counting.seen = Counting.seen, 0
+    assert features(counting, images, cache=tmp_path).matrix.shape == (80, 16)
+    assert 0 < Counting.seen < 80 < before + Counting.seen + 16  # what was finished is not computed again

@@ -91,10 +91,12 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
             signal.raise_signal(signal.SIGINT)
         return run(*arguments)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
     with monkeypatch.context() as patched:
         patched.setattr(audit.trial, "run", interrupted)
         capsys.readouterr()
         assert main(quick(cache)) == 130
+    signal.signal(signal.SIGINT, before)
     refused(capsys, "stopped; the same command goes on where it was")
     assert 0 < len((here / "run" / "journal.jsonl").read_bytes()) < len(whole["journal.jsonl"] or b"")
     assert main(quick(cache)) == 0
