@@ -362,20 +362,21 @@ def test_a_cache_where_nothing_can_be_written_is_said(images):
     refused(load_model("toy:factory"), images, Path("/proc/poisonfrogs"))
 
 
-def test_a_full_disk_is_said_and_leaves_what_was_finished(tmp_path, counting, monkeypatch):
+def test_a_full_disk_is_said_and_what_was_finished_stays(tmp_path, counting, monkeypatch):
     """SQLite's own limit on pages stands for the disk."""
-    from poisonfrogs import features as module
+    module = sys.modules[features.__module__]
+    connected = module._connected
 
     def small(path):
-        store = connect(path)
-        store.execute("PRAGMA max_page_count = 4")
+        store = connected(path)
+        store.execute("PRAGMA max_page_count = 5")
         return store
 
-    connect = module._connected
-    images = data.load(toy.write_folder(tmp_path / "many", train=40)).train
+    images = data.load(toy.write_folder(tmp_path / "toy", train=40, test=1)).train
     monkeypatch.setattr(module, "_connected", small)
-    refused(counting, images, tmp_path)
-    monkeypatch.setattr(module, "_connected", connect)
-    before, Counting.seen = Counting.seen, 0
-    assert features(counting, images, cache=tmp_path).matrix.shape == (80, 16)
-    assert 0 < Counting.seen < 80 < before + Counting.seen + 16  # what was finished is not computed again
+    refused(counting, images, tmp_path / "cache")
+    failed = Counting.seen
+    assert 16 < failed < 80
+    monkeypatch.setattr(module, "_connected", connected)
+    features(counting, images, cache=tmp_path / "cache")
+    assert Counting.seen == 80 + 16  # only the batch that could not be written is computed again
