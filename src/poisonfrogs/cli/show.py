@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
     """Run an audit, print what it found, and return the exit code."""
     with progress() as tell:
         tell("starting", 0, 1)
+        # a hub that cannot be reached is told in our one line, not in a dozen of its own
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
         from poisonfrogs.audit import run_audit  # torch takes seconds to import
 
         summary = run_audit(options, progress=tell)
