@@ -16,6 +16,7 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-dev
+	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/dogfish_seeds.py
 
 clean:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import toy
+from poisonfrogs.plan import Audit
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that looks is imported: tests never ask a hub
 TESTS = Path(__file__).parent
@@ -42,6 +43,34 @@ def toy_folder(tmp_path: Path) -> Path:
 def toy_model() -> str:
     """The name of the toy network, as --model takes it."""
     return "toy:factory"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 test pictures of the toy data: three groups of trials."""
+    return toy.write_folder(tmp_path_factory.mktemp("toy") / "toy", train=12, test=20)
+
+
+@pytest.fixture
+def audit(data: Path, tmp_path: Path, cache: Path) -> Audit:
+    """A small audit of the toy data that has not run."""
+    return Audit(
+        data=data,
+        model="toy:factory",
+        out=tmp_path / "run",
+        cache=cache,
+        threads=1,
+        passes=3,
+        head="logistic:1",
+        precision="fp32",
+        targets=6,
+    )
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pictures a forward pass instead of sixteen: large networks, and bits that are not compared."""
+    monkeypatch.setattr("poisonfrogs.models.BATCH", 2)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from poisonfrogs import journal
+from poisonfrogs.plan import Audit
+
+
+def rows_of(audit: Audit) -> list[journal.Row]:
+    """The journal of an audit, a row a trial."""
+    return journal.rows(audit.out / "journal.jsonl")
+
 
 def command(cache: Path, *more: str) -> list[str]:
     given = f"audit toy --model toy:factory --out run --cache {cache} --threads 1 --targets 8"

@@ -1,14 +1,8 @@
-"""Whole audits on toy data: what is drawn, what is written, what a kill leaves, what counts."""
+"""Whole audits on toy data: what is drawn, what is written, what counts."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,171 +12,14 @@ import torch
 from PIL import Image
 
 import toy
-from poisonfrogs import checks, journal, pictures, trial
+from poisonfrogs import journal, pictures, trial
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import run_audit
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import Crafted, InputError
+from runs import rows_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 test pictures: three groups of trials."""
-    return toy.write_folder(tmp_path_factory.mktemp("toy") / "toy", train=12, test=20)
-
-
-@pytest.fixture
-def audit(data: Path, tmp_path: Path, cache: Path) -> Audit:
-    return Audit(
-        data=data,
-        model="toy:factory",
-        out=tmp_path / "run",
-        cache=cache,
-        threads=1,
-        passes=3,
-        head="logistic:1",
-        precision="fp32",
-        targets=6,
-    )
-
-
-def rows_of(audit: Audit) -> list[journal.Row]:
-    return journal.rows(audit.out / "journal.jsonl")
-
-
-def kept(out: Path) -> dict[str, bytes]:
-    """What has to be the same bytes, however a run was interrupted."""
-    files = [out / "journal.jsonl", out / "plan.json", *sorted((out / "poisons").iterdir())]
-    return {path.name: path.read_bytes() for path in files}
-
-
-# --- killed and started again
-
-KILLED = """
-import os, signal, sys, torch
-from pathlib import Path
-from poisonfrogs import journal, trial
-from poisonfrogs.audit import run_audit
-from poisonfrogs.plan import Audit
-
-torch.set_num_threads(1)
-where, data, out, cache = sys.argv[1], *map(Path, sys.argv[2:])
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-append, write, written = journal.append, trial.write_bytes, []
-
-def torn(path, group):
-    if path.name == "journal.jsonl" and group[0]["group"] == 1:
-        with path.open("ab") as file:
-            lines = b"".join(map(journal.encode, group))
-            file.write(lines[: int(len(lines) * float(where.partition(":")[2]))])
-        die()
-    append(path, group)
-
-def after(path, content):
-    write(path, content)
-    written.append(path)
-    if len(written) == int(where.partition(":")[2]):
-        die()
-
-if where.startswith("torn"):
-    journal.append = torn
-else:
-    trial.write_bytes = after
-run_audit(Audit(data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
-                precision="fp32", targets="all"))
-"""
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    run_audit(
-        Audit(
-            data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
-            precision="fp32", targets="all",
-        )
-    )  # fmt: skip
-    return kept(out)
-
-
-@pytest.mark.parametrize("where", ["torn:0.03", "torn:0.5", "torn:0.999", "poison:5", "poison:38"])
-def test_killed_in_a_row_or_among_the_poisons_it_ends_with_the_same_bytes(
-    where: str, audit: Audit, undisturbed: dict[str, bytes]
-) -> None:
-    script = [sys.executable, "-c", KILLED, where, str(audit.data), str(audit.out), str(audit.cache)]
-    dead = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}, check=False)
-    assert dead.returncode == -signal.SIGKILL
-    before = (audit.out / "journal.jsonl").read_bytes() if (audit.out / "journal.jsonl").exists() else b""
-    assert before != undisturbed["journal.jsonl"]
-    run_audit(replace(audit, targets="all"))
-    assert kept(audit.out) == undisturbed
-
-
-def test_killed_from_outside_at_random_again_and_again(audit: Audit, undisturbed: dict[str, bytes]) -> None:
-    arguments = [str(audit.data), "--model", "toy:factory", "--out", str(audit.out), "--cache", str(audit.cache)]
-    arguments += ["--threads", "1", "--passes", "3", "--head", "logistic:1", "--precision", "fp32", "--targets", "all"]
-    chance = random.Random(0)
-    for wanted in (1, 17):  # rows in the journal before the kill
-        run = subprocess.Popen(
-            [sys.executable, "-m", "poisonfrogs", "audit", *arguments],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
-            stdout=subprocess.DEVNULL,
-        )
-        while run.poll() is None and len(rows_of(audit)) < wanted:
-            time.sleep(0.002)
-        time.sleep(chance.random() * 0.05)
-        run.kill()
-        run.wait()
-    run_audit(replace(audit, targets="all"))
-    assert kept(audit.out) == undisturbed
-
-
-def test_a_finished_run_computes_nothing_again(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run_audit(audit)
-    before = kept(audit.out)
-    monkeypatch.setattr(trial, "run", None)
-    assert run_audit(audit) == first
-    assert kept(audit.out) == before
-
-
-def test_killed_while_the_plan_is_written_it_goes_on(audit: Audit) -> None:
-    audit.out.mkdir()
-    (audit.out / "plan.json.partial").write_bytes(b'{"schema_ver')
-    (audit.out / "poisons").mkdir()
-    (audit.out / ".lock").touch()
-    assert run_audit(audit)["n_trials"] == 6
-    assert not (audit.out / "plan.json.partial").exists()
-
-
-def test_torn_timings_are_cut_off_and_every_group_is_timed(audit: Audit) -> None:
-    """Killed in the second group's timings: neither they nor those after them are lost."""
-    mine = replace(audit, targets="all")
-    run_audit(mine)
-    whole = kept(mine.out)
-    timings, rows = (mine.out / "timings.jsonl").read_bytes().splitlines(True), rows_of(mine)
-    (mine.out / "timings.jsonl").write_bytes(timings[0] + timings[1][:20])
-    (mine.out / "journal.jsonl").write_bytes(b"".join(journal.encode(row) for row in rows if row["group"] == 0))
-    summary = run_audit(mine)
-    assert kept(mine.out) == whole
-    again = journal.rows(mine.out / "timings.jsonl")
-    assert [row["group"] for row in again] == [0, 1, 2]
-    seconds = sum(row["seconds"]["total"] for row in again)
-    assert summary["seconds_per_trial"] == pytest.approx(seconds / 40, abs=6e-4)
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"eps": 9 / 255}, {"targets": 5}, {"base_choice": "random"}])
-def test_a_run_of_another_plan_is_refused_and_left_as_it_was(audit: Audit, change: dict) -> None:
-    run_audit(audit)
-    before = kept(audit.out)
-    with pytest.raises(InputError, match=f"another plan .*{next(iter(change))}"):
-        run_audit(replace(audit, **change))
-    assert kept(audit.out) == before
-
 
 # --- what is drawn
 
@@ -435,55 +272,6 @@ def test_the_surrogate_shares_no_seed_with_the_judge(audit: Audit, monkeypatch: 
     run_audit(replace(audit, head="paper", eps=1.0, passes=21, targets=4))
     assert len(seeds) == 2  # the short training of the surrogate, the long one of the judge
     assert not set.intersection(*seeds.values())
-
-
-# --- checks, each made to fire and to be silent
-
-GOOD = {
-    "eligible": True, "failed": False, "failure": None, "passes": 9, "linf": [8 / 255], "control_accuracy": 0.99,
-    "accuracy": 0.99,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "count"),
-    [
-        ("ineligible_targets", {"eligible": False}, 3),
-        ("failed_trials", {"failed": True, "failure": "NaN"}, 1),
-        ("zero_gradients", {"linf": [0.0]}, 1),
-        ("beyond_budget", {"linf": [9 / 255]}, 1),
-        ("collapsed_accuracy", {"accuracy": 0.9}, 1),
-        ("collapsed_accuracy", {"accuracy": 0.6, "control_accuracy": 0.6}, 20),
-    ],
-)
-def test_a_check_fires_for_its_reason_only(name: str, change: dict, count: int, audit: Audit) -> None:
-    good = [dict(GOOD) for _ in range(20)]
-    assert checks.of_rows(audit, good, 2) == []
-    bad = [row | change for row in good[:count]] + good[count:]
-    assert [check.name for check in checks.of_rows(audit, bad, 2)] == [name]
-
-
-@pytest.mark.parametrize("eps", [0.0, 0.9 / 255])
-def test_less_than_a_level_is_no_lack_of_gradients(audit: Audit, eps: float) -> None:
-    still = [GOOD | {"linf": [0.0]} for _ in range(20)]
-    assert checks.of_rows(replace(audit, eps=eps), still, 2) == []
-    assert [check.name for check in checks.of_rows(replace(audit, eps=None), still, 2)] == ["zero_gradients"]
-    assert [check.name for check in checks.of_rows(replace(audit, eps=1 / 255), still, 2)] == ["zero_gradients"]
-
-
-def test_few_trials_are_said(audit: Audit) -> None:
-    assert [check.name for check in checks.of_rows(audit, [dict(GOOD)] * 9, 2)] == ["too_few_trials"]
-    assert checks.of_rows(audit, [dict(GOOD)] * 10, 2) == []
-
-
-def test_pictures_on_both_sides_are_said(tmp_path: Path, cache: Path, audit: Audit) -> None:
-    root = toy.write_folder(tmp_path / "leaky")
-    for path in (root / "train" / "red").iterdir():
-        (root / "val" / "red" / f"copy-{path.name}").write_bytes(path.read_bytes())
-    mine = replace(audit, data=root, target_class="blue", targets=2)
-    said = {check["name"]: check["message"] for check in run_audit(mine)["checks"]}
-    assert said["duplicates_across_splits"].startswith("12 training pictures")
-    assert "base_is_a_test_picture" in said
 
 
 def test_ssim_is_one_for_the_same_picture_and_less_for_another() -> None:

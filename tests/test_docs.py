@@ -6,10 +6,11 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from poisonfrogs import load_data, pictures
+from poisonfrogs import load_data, pictures, wilson
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import parse
 
@@ -84,28 +85,61 @@ def test_every_option_is_in_the_documentation_s_help(capsys: pytest.CaptureFixtu
     assert set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/audit.md").read_text())) <= known
 
 
-def test_readme_s_numbers_are_the_benchmark_s() -> None:
-    rows = json.loads((ROOT / "benchmarks/results/dogfish_seeds.json").read_text())["rows"]
+def result(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks/results" / name).read_text())
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_readme_s_table_is_the_benchmark_s() -> None:
+    rows = result("dogfish_seeds.json")["rows"]
     table = [line for line in README.splitlines() if line.startswith("|") and " of " in line]
-    assert len(table) >= 3
+    assert len(table) == 3
     for line in table:
         name, fell, confidence, control, drop, linf = [cell.strip() for cell in line.strip("|").split("|")]
         mine = [row for key, row in rows.items() if key.startswith(name.replace("`", ""))]
         assert mine, name
-        assert fell.startswith(f"{sum(row['n_success'] for row in mine)} of {sum(row['n_eligible'] for row in mine)}")
+        successes, eligible = (sum(row[key] for row in mine) for key in ("n_success", "n_eligible"))
+        low, high = wilson(successes, eligible)
+        assert fell == f"{successes} of {eligible} ({low:.1%} to {high:.1%})"
         assert confidence == f"{min(row['median_confidence'] for row in mine):.4f}"
         wrong = sum(round(row["control_rate"] * row["n_trials"]) for row in mine)
         assert control == f"{wrong} of {sum(row['n_trials'] for row in mine)}"
         assert drop == f"{100 * max(row['mean_accuracy_drop'] for row in mine):.2f} points"
         assert linf == f"{255 * max(row['median_linf'] for row in mine):.0f}/255"
+    seconds = [row["seconds_per_trial"] for key, row in rows.items() if "8/255" in key]
+    assert f"took {min(seconds):.1f} to {max(seconds):.1f} s a target at 8/255" in flat(README)
+
+
+def test_readme_s_demo_is_the_benchmark_s() -> None:
+    demo = result("demo.json")
+    wrong = round(demo["control_rate"] * demo["n_trials"])
+    said = f"{demo['n_success']} of {demo['n_eligible']} fall, {wrong} of {demo['n_trials']} without the poison"
+    assert f"{said}, in {demo['seconds']:.0f} s on 2 cores" in flat(README)
+
+
+def test_the_documented_memory_is_the_benchmark_s() -> None:
+    measured, text = result("features_50k.json"), flat((ROOT / "docs/audit.md").read_text())
+    few = measured["a_tenth"]
+    for said in (
+        f"{measured['n']:,} pictures of 40 to 1,000 pixels a side took at most {measured['peak_rss_mib']:,} MiB",
+        f"of which {measured['matrix_mib']} are the features",
+        f"({few['n']:,} pictures: {few['peak_rss_mib']} and {few['matrix_mib']})",
+        f"found the {measured['found_after_the_kill']:,} that were done",
+        f"the other {measured['n'] - measured['found_after_the_kill']:,} in {measured['seconds_after_the_kill']:.0f} s",
+    ):
+        assert said in text
+    assert f"{measured['n']:,} pictures in {measured['peak_rss_mib']:,} MiB" in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda path: path.name)
 def test_a_result_says_n_versions_and_hardware(path: Path) -> None:
-    result = json.loads(path.read_text())
-    assert result["n"] > 0
-    assert result["versions"]["torch"]
-    assert result["hardware"]
+    measured = result(path.name)
+    assert measured["n"] > 0
+    assert measured["versions"]["torch"]
+    assert measured["hardware"]
 
 
 def test_the_card_counts_what_is_bundled() -> None:

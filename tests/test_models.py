@@ -16,16 +16,10 @@ from torch import nn
 
 import toy
 from nets import PICTURES, close, refused, stored
-from poisonfrogs import Audit, models, run_audit
+from poisonfrogs import Audit, run_audit
 from poisonfrogs.models import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def pairs(monkeypatch):
-    """Two pictures a forward pass instead of sixteen: large networks, and bits that are not compared."""
-    monkeypatch.setattr(models, "BATCH", 2)
 
 
 # --- timm

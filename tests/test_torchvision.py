@@ -10,16 +10,10 @@ import torch
 import torchvision
 
 from nets import PICTURES, close, refused, stored
-from poisonfrogs import models, zoo
+from poisonfrogs import zoo
 from poisonfrogs.models import load
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def pairs(monkeypatch):
-    """Two pictures a forward pass instead of sixteen: large networks, and bits that are not compared."""
-    monkeypatch.setattr(models, "BATCH", 2)
 
 
 # name: its classifier by torchvision's documentation, without the auxiliary ones; the options of a pretrained network

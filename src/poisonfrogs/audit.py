@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from poisonfrogs import checks, data, journal, judge, models, plan, targets, trial
+from poisonfrogs import checks, data, journal, judge, models, plan, targets, trial, zoo
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.plan import Audit, Trial
@@ -101,14 +102,14 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
         judge=victim,
         folder=audit.out,
     )
-    conversions = sum((part.conversions for part in found.values()), start=type(found["train"].conversions)())
+    conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
     written = _plan(audit, net, dataset, trials, threads, dict(sorted(conversions.items())))
     return _Prepared(setting, dataset, trials, written)
 
 
 def _victim(audit: Audit) -> judge.Judge:
     if audit.victim:
-        return judge.VictimJudge(models.imported(audit.victim), audit.victim)
+        return judge.VictimJudge(zoo.imported(audit.victim), audit.victim)
     return judge.HeadJudge(recipe(audit.head))
 
 

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from poisonfrogs import checkpoints
 from poisonfrogs.types import Extractor, InputError
 from poisonfrogs.views import Transform, View, squash, twin
-from poisonfrogs.zoo import imported, resolve
-
-__all__ = ["BATCH", "Net", "imported", "load"]
+from poisonfrogs.zoo import resolve
 
 BATCH = 16  # always this many pictures a forward pass: the last bits of a convolution depend on it
 

@@ -1,0 +1,152 @@
+"""Audits that are killed and started again end with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from poisonfrogs import journal, trial
+from poisonfrogs.audit import run_audit
+from poisonfrogs.plan import Audit
+from poisonfrogs.types import InputError
+from runs import rows_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    """What has to be the same bytes, however a run was interrupted."""
+    files = [out / "journal.jsonl", out / "plan.json", *sorted((out / "poisons").iterdir())]
+    return {path.name: path.read_bytes() for path in files}
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from poisonfrogs import journal, trial
+from poisonfrogs.audit import run_audit
+from poisonfrogs.plan import Audit
+
+torch.set_num_threads(1)
+where, data, out, cache = sys.argv[1], *map(Path, sys.argv[2:])
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+append, write, written = journal.append, trial.write_bytes, []
+
+def torn(path, group):
+    if path.name == "journal.jsonl" and group[0]["group"] == 1:
+        with path.open("ab") as file:
+            lines = b"".join(map(journal.encode, group))
+            file.write(lines[: int(len(lines) * float(where.partition(":")[2]))])
+        die()
+    append(path, group)
+
+def after(path, content):
+    write(path, content)
+    written.append(path)
+    if len(written) == int(where.partition(":")[2]):
+        die()
+
+if where.startswith("torn"):
+    journal.append = torn
+else:
+    trial.write_bytes = after
+run_audit(Audit(data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
+                precision="fp32", targets="all"))
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_audit(
+        Audit(
+            data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
+            precision="fp32", targets="all",
+        )
+    )  # fmt: skip
+    return kept(out)
+
+
+@pytest.mark.parametrize("where", ["torn:0.03", "torn:0.5", "torn:0.999", "poison:5", "poison:38"])
+def test_killed_in_a_row_or_among_the_poisons_it_ends_with_the_same_bytes(
+    where: str, audit: Audit, undisturbed: dict[str, bytes]
+) -> None:
+    script = [sys.executable, "-c", KILLED, where, str(audit.data), str(audit.out), str(audit.cache)]
+    dead = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)}, check=False)
+    assert dead.returncode == -signal.SIGKILL
+    before = (audit.out / "journal.jsonl").read_bytes() if (audit.out / "journal.jsonl").exists() else b""
+    assert before != undisturbed["journal.jsonl"]
+    run_audit(replace(audit, targets="all"))
+    assert kept(audit.out) == undisturbed
+
+
+def test_killed_from_outside_at_random_again_and_again(audit: Audit, undisturbed: dict[str, bytes]) -> None:
+    arguments = [str(audit.data), "--model", "toy:factory", "--out", str(audit.out), "--cache", str(audit.cache)]
+    arguments += ["--threads", "1", "--passes", "3", "--head", "logistic:1", "--precision", "fp32", "--targets", "all"]
+    chance = random.Random(0)
+    for wanted in (1, 17):  # rows in the journal before the kill
+        run = subprocess.Popen(
+            [sys.executable, "-m", "poisonfrogs", "audit", *arguments],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+            stdout=subprocess.DEVNULL,
+        )
+        while run.poll() is None and len(rows_of(audit)) < wanted:
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)
+        run.kill()
+        run.wait()
+    run_audit(replace(audit, targets="all"))
+    assert kept(audit.out) == undisturbed
+
+
+def test_a_finished_run_computes_nothing_again(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_audit(audit)
+    before = kept(audit.out)
+    monkeypatch.setattr(trial, "run", None)
+    assert run_audit(audit) == first
+    assert kept(audit.out) == before
+
+
+def test_killed_while_the_plan_is_written_it_goes_on(audit: Audit) -> None:
+    audit.out.mkdir()
+    (audit.out / "plan.json.partial").write_bytes(b'{"schema_ver')
+    (audit.out / "poisons").mkdir()
+    (audit.out / ".lock").touch()
+    assert run_audit(audit)["n_trials"] == 6
+    assert not (audit.out / "plan.json.partial").exists()
+
+
+def test_torn_timings_are_cut_off_and_every_group_is_timed(audit: Audit) -> None:
+    """Killed in the second group's timings: neither they nor those after them are lost."""
+    mine = replace(audit, targets="all")
+    run_audit(mine)
+    whole = kept(mine.out)
+    timings, rows = (mine.out / "timings.jsonl").read_bytes().splitlines(True), rows_of(mine)
+    (mine.out / "timings.jsonl").write_bytes(timings[0] + timings[1][:20])
+    (mine.out / "journal.jsonl").write_bytes(b"".join(journal.encode(row) for row in rows if row["group"] == 0))
+    summary = run_audit(mine)
+    assert kept(mine.out) == whole
+    again = journal.rows(mine.out / "timings.jsonl")
+    assert [row["group"] for row in again] == [0, 1, 2]
+    seconds = sum(row["seconds"]["total"] for row in again)
+    assert summary["seconds_per_trial"] == pytest.approx(seconds / 40, abs=6e-4)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"eps": 9 / 255}, {"targets": 5}, {"base_choice": "random"}])
+def test_a_run_of_another_plan_is_refused_and_left_as_it_was(audit: Audit, change: dict) -> None:
+    run_audit(audit)
+    before = kept(audit.out)
+    with pytest.raises(InputError, match=f"another plan .*{next(iter(change))}"):
+        run_audit(replace(audit, **change))
+    assert kept(audit.out) == before
