@@ -112,6 +112,7 @@ ARGUMENTS = {
     "overshoot": ("--overshoot 0", 0.0),
     "head": ("--head logistic:10", "logistic:10"),
     "victim": ("--victim mine:train", "mine:train"),
+    "auditor": ("--auditor resnet18=w.pth", "resnet18=w.pth"),
     "store": ("--store jpeg:90", "jpeg:90"),
     "precision": ("--precision fp32", "fp32"),
     "seed": ("--seed 9", 9),

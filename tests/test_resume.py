@@ -15,6 +15,7 @@ import pytest
 
 from poisonfrogs import journal, trial
 from poisonfrogs.audit import run_audit
+from poisonfrogs.exhibits import FOLDERS
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
 from runs import rows_of
@@ -24,8 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def kept(out: Path) -> dict[str, bytes]:
     """What has to be the same bytes, however a run was interrupted."""
-    files = [out / "journal.jsonl", out / "plan.json", *sorted((out / "poisons").iterdir())]
-    return {path.name: path.read_bytes() for path in files}
+    files = [path for name in FOLDERS for path in sorted((out / name).iterdir())]
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in [out / "journal.jsonl", out / "plan.json", *files]
+    }
 
 
 KILLED = """

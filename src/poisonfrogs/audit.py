@@ -12,18 +12,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import torch
 
-from poisonfrogs import checks, data, journal, judge, models, plan, targets, trial, zoo
+from poisonfrogs import checks, data, exhibits, journal, judge, models, plan, summary, targets, trial, zoo
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.plan import Audit, Trial
-from poisonfrogs.stats import wilson
-from poisonfrogs.train import Surrogate, recipe
+from poisonfrogs.train import PaperHead, Surrogate, recipe
 from poisonfrogs.types import InputError, Summary
 
 SCHEMA_VERSION = 1
@@ -49,16 +47,18 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     with _threads(threads):
         prepared = _prepare(audit, threads, progress)
         _agree(audit.out, recorded, prepared.plan)
-        (audit.out / "poisons").mkdir(parents=True, exist_ok=True)
+        for name in exhibits.FOLDERS:
+            (audit.out / name).mkdir(parents=True, exist_ok=True)
         with journal.one_writer(audit.out):
             recorded = _recorded_plan(audit.out)  # another run may have been first
             _agree(audit.out, recorded, prepared.plan)
             if recorded is None:
                 journal.write_json(audit.out / "plan.json", prepared.plan)
+            exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed)
             _run_groups(prepared, audit.out, progress)
-            summary = summarise(audit, prepared)
-            journal.write_json(audit.out / "summary.json", summary)
-    return summary
+            found = summarise(audit, prepared)
+            journal.write_json(audit.out / "summary.json", found)
+    return found
 
 
 def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
@@ -67,13 +67,15 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)
     victim = _victim(audit)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if audit.device == "auto" else audit.device
     net = models.load(
         audit.model,
         weights=str(audit.weights) if audit.weights else None,
         view=audit.view,
         size=audit.size,
-        device=("cuda" if torch.cuda.is_available() else "cpu") if audit.device == "auto" else audit.device,
+        device=device,
     )
+    asked = models.load(audit.auditor, view=audit.view, device=device) if audit.auditor else None
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
     attacked = data.joined(dataset.test, outside)
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
@@ -101,9 +103,10 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
         ),
         judge=victim,
         folder=audit.out,
+        auditor=_auditor(audit, asked, dataset, progress) if asked else None,
     )
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
-    written = _plan(audit, net, dataset, trials, threads, dict(sorted(conversions.items())))
+    written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
     return _Prepared(setting, dataset, trials, written)
 
 
@@ -132,19 +135,32 @@ def _featurise(
     return dataset.without(found["train"].unreadable, found["test"].unreadable), outside, found
 
 
+def _auditor(audit: Audit, net: models.Net, dataset: data.DataSet, progress: Progress) -> judge.Auditor:
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        progress("the auditor's features", done, len(dataset.train))
+
+    found = features(net, dataset.train, cache=audit.cache or default_cache(), progress=advance)
+    labels = np.delete(dataset.train.labels, list(found.unreadable))
+    seed = plan.seed_of(audit.seed, "auditor")
+    return judge.Auditor.trained(
+        net, PaperHead(), found.matrix, torch.from_numpy(labels), len(dataset.classes), seed=seed
+    )
+
+
 def _plan(
-    audit: Audit,
-    net: models.Net,
-    dataset: data.DataSet,
-    trials: Sequence[Trial],
-    threads: int,
-    conversions: dict[str, int],
+    setting: trial.Setting, dataset: data.DataSet, trials: Sequence[Trial], threads: int, conversions: dict[str, int]
 ) -> dict[str, Any]:
+    audit, net, auditor = setting.audit, setting.scene.net, setting.auditor
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "audit",
         "audit": plan.identity(audit),
         "data": {
+            "name": data.BUNDLED if dataset.root == data.bundled() else None,  # the user's paths are not ours to record
             "fingerprint": dataset.fingerprint(),
             "classes": list(dataset.classes),
             "n_train": len(dataset.train),
@@ -153,6 +169,7 @@ def _plan(
             "conversions": conversions,
         },
         "model": {"name": net.name, "weights": net.weights, "dim": net.dim, "view": _jsonable(asdict(net.view))},
+        "auditor": {"name": auditor.net.name, "weights": auditor.net.weights} if auditor else None,
         "trials": [_jsonable(asdict(one)) for one in trials],
         # what follows does not tell one plan from another
         "weights_source": net.source,
@@ -161,7 +178,7 @@ def _plan(
     }
 
 
-_SAME_PLAN = ("schema_version", "kind", "audit", "data", "model", "trials")
+_SAME_PLAN = ("schema_version", "kind", "audit", "data", "model", "auditor", "trials")
 
 
 def _recorded_plan(out: Path) -> dict[str, Any] | None:
@@ -169,7 +186,8 @@ def _recorded_plan(out: Path) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
     if not path.exists():
-        if out.exists() and any(child.name not in (".lock", "poisons", "plan.json.partial") for child in out.iterdir()):
+        ours = (".lock", "plan.json.partial", *exhibits.FOLDERS)
+        if out.exists() and any(child.name not in ours for child in out.iterdir()):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
         return None
     try:
@@ -189,7 +207,7 @@ def _agree(out: Path, recorded: dict[str, Any] | None, wanted: dict[str, Any]) -
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            what = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+            what = next(name for name in {**old, **new} if old.get(name, ...) != new.get(name, ...))
             key, old, new = f"{key}.{what}", old.get(what), new.get(what)
         raise InputError(
             f"{out} holds a run of another plan ({key} was {_short(old)}, is now {_short(new)}); "
@@ -240,42 +258,18 @@ def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
 def summarise(audit: Audit, prepared: _Prepared) -> Summary:
     """What the journal of a finished run says."""
     rows = journal.rows(audit.out / "journal.jsonl")
+    net, classes = prepared.setting.scene.net, prepared.dataset.classes
     seconds = {row["group"]: row["seconds"]["total"] for row in journal.rows(audit.out / "timings.jsonl")}
-    eligible = [row for row in rows if row["eligible"]]
-    successes = sum(row["success"] for row in rows)
-    wrong = sum(row["control_wrong"] for row in rows)
-    drops = [row["control_accuracy"] - row["accuracy"] for row in rows]
-    base = {row["trial_id"]: prepared.dataset.classes.index(row["base_class"]) for row in rows}
-    confidences = [row["probabilities"][base[row["trial_id"]]] for row in eligible]
-    fired = checks.of_rows(audit, rows, len(prepared.dataset.classes))
-    fired += checks.of_data(prepared.dataset, prepared.trials)
+    fired = checks.of_rows(audit, rows, len(classes)) + checks.of_data(prepared.dataset, prepared.trials)
     return {
         "schema_version": SCHEMA_VERSION,
-        "n_trials": len(rows),
-        "n_eligible": len(eligible),
-        "n_success": successes,
-        "success_rate": round(successes / len(eligible), 6) if eligible else None,
-        "ci95": [round(end, 6) for end in wilson(successes, len(eligible))],
-        "n_failed_trials": sum(row["failed"] for row in rows),
-        "control_rate": round(wrong / len(rows), 6),
-        "median_confidence": _median(confidences) if confidences else None,
-        "control_median_confidence": _median([row["control_probabilities"][base[row["trial_id"]]] for row in rows]),
-        "clean_accuracy": round(fmean(row["control_accuracy"] for row in rows), 6),
-        "mean_accuracy_drop": round(fmean(drops), 6),
-        "worst_accuracy_drop": round(max(drops), 6),
-        "median_passes": _median([row["passes"] for row in rows]),
-        "median_linf": _median([linf for row in rows for linf in row["linf"]]),
+        **summary.counted(rows, classes),
         "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
         "checks": checks.as_json(fired),
-        "control_ci95": [round(end, 6) for end in wilson(wrong, len(rows))],
-        "model": {
-            "name": prepared.setting.scene.net.name,
-            "weights": prepared.setting.scene.net.weights,
-            "source": prepared.setting.scene.net.source,
-        },
+        "model": {"name": net.name, "weights": net.weights, "source": net.source},
         "seed": audit.seed,
         "versions": prepared.plan["versions"],
-        "hardware": hardware(prepared.setting.scene.net.device),
+        "hardware": hardware(net.device),
     }
 
 
@@ -306,10 +300,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _median(values: Sequence[float]) -> float:
-    return round(float(median(values)), 6)
 
 
 def _jsonable(value: Any) -> Any:

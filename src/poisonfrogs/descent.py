@@ -30,6 +30,24 @@ class Budget(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Ball:
+    """‖x − b‖∞ ≤ ε, in stored pictures as well: rounding never leaves it."""
+
+    eps: float
+
+    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(x, base - self.eps), base + self.eps).clamp_(0, 1)
+
+    def cost(self, x: Tensor, base: Tensor) -> float:
+        return 0.0
+
+    def quantise(self, x: Tensor, base: Tensor) -> Tensor:
+        levels = int(self.eps * 255 + 1e-6)
+        change = ((x * 255).round() - base).clamp(-levels, levels)
+        return (base + change).clamp(0, 255).to(torch.uint8)
+
+
 Prox = Callable[[Tensor, float], Tensor]  # (x, step) -> x inside the budget
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from poisonfrogs.data import Edited, Images
@@ -39,6 +40,26 @@ class Verdict:
     probabilities: np.ndarray  # (classes,) of the target
     accuracy: float  # on the test pictures other than the target
     normals: Tensor | None  # (classes, d) weights of a linear head
+    biases: Tensor | None = None  # (classes,) of that head
+
+
+@dataclass(frozen=True, eq=False)
+class Auditor:
+    """A network that has no part in the attack, with a head trained on the clean training set: what does it see?"""
+
+    net: Net
+    heads: Heads  # one
+
+    def __call__(self, images: Sequence[Image]) -> Tensor:
+        """Probabilities (n, classes)."""
+        return self.heads.predict(self.net.features(images))[0]
+
+    @classmethod
+    def trained(cls, net: Net, recipe: Recipe, features: Tensor, labels: Tensor, classes: int, *, seed: int) -> Auditor:
+        """`features` (n, d) of the clean training pictures in `net`."""
+        none = torch.empty(1, 0, dtype=torch.int64)
+        rows = Rows(features, labels, features[None, :0], none, none)
+        return cls(net, recipe(rows, classes, seed=seed))
 
 
 class Judge(Protocol):
@@ -69,7 +90,7 @@ class HeadJudge:
         asked = heads.predict(scene.target_features[list(targets)][:, None])[:, 0]
         right = self._right(scene, heads)
         return [
-            Verdict(asked[i].numpy(), _accuracy(right[i], target), heads.weight[i].T)
+            Verdict(asked[i].numpy(), _accuracy(right[i], target), heads.weight[i].T, heads.bias[i])
             for i, target in enumerate(targets)
         ]
 

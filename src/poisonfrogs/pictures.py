@@ -19,6 +19,7 @@ SUFFIXES = (
     *(".svg", ".eps", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".tga"),
 )
 MARK = "poisonfrogs: a crafted clean-label poison, made to measure a training pipeline. Do not train on it."
+EVASION_MARK = "poisonfrogs: a crafted evasion example, made to show what a poison is not. Do not train on it."
 _ORIENTATION = 0x0112
 
 
@@ -117,16 +118,17 @@ def _to_rgb(image: Image.Image, deep: bool) -> Decoded:
     return Decoded(image.convert("RGB"), tuple(said))
 
 
-def encode(pixels: np.ndarray, store: str) -> bytes:
-    """Encode uint8 (h, w, 3) as `png` or `jpeg:Q`, with the mark that says it was crafted."""
+def encode(pixels: np.ndarray, store: str = "png", mark: str | None = MARK) -> bytes:
+    """Encode uint8 (h, w, 3) as `png` or `jpeg:Q`, with the mark that says it was crafted (None: it was not)."""
     out = io.BytesIO()
     image = Image.fromarray(pixels)
     if store == "png":
         text = PngImagePlugin.PngInfo()
-        text.add_text("poisonfrogs", MARK)
+        if mark:
+            text.add_text("poisonfrogs", mark)
         image.save(out, "PNG", pnginfo=text, compress_level=6)
     else:
-        image.save(out, "JPEG", quality=jpeg_quality(store), comment=MARK.encode("ascii"))
+        image.save(out, "JPEG", quality=jpeg_quality(store), comment=(mark or "").encode("ascii"))
     return out.getvalue()
 
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from poisonfrogs.types import InputError
 
 GROUP = 16  # targets crafted together at most; part of the plan, since a batch's composition moves last bits
+EVADED = 3  # the first targets, of which evasion examples are made for the report
+SAMPLE = 1024  # clean training pictures whose features are left for the report, at most
 WHERE = ("data", "out", "cache", "threads")  # options that say where and how, not what
 
 
@@ -57,6 +59,8 @@ class Audit:
     """The victim's head: paper (Adam 0.01, 100 epochs, from scratch), or logistic:C."""
     victim: str | None = None
     """Your own training code as the victim: module:function, (images, labels, *, seed) -> predict."""
+    auditor: str | None = None
+    """Independent network that is asked what each stored poison shows, for the report; as --model takes it."""
     store: str = "png"
     """How poisons are stored, and judged: png, or jpeg:Q."""
     precision: Literal["bf16", "fp32"] = "bf16"

@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from poisonfrogs import exhibits
 from poisonfrogs.journal import write_bytes
-from poisonfrogs.judge import Judge, Scene, Verdict
+from poisonfrogs.judge import Auditor, Judge, Scene, Verdict
 from poisonfrogs.pictures import decode, encode, suffix
 from poisonfrogs.plan import Audit, Trial, seed_of
+from poisonfrogs.stats import rounded
 from poisonfrogs.train import Surrogate
 from poisonfrogs.types import Attack, Crafted, Edit, Goal
 
@@ -34,6 +36,7 @@ class Setting:
     surrogate: Surrogate
     judge: Judge
     folder: Path
+    auditor: Auditor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class _Poison:
 
 
 def run(setting: Setting, trials: Sequence[Trial]) -> tuple[list[Row], Row]:
-    """Run a group. Returns its journal rows and its timings; the poisons are left in `folder`/poisons."""
+    """Run a group. Returns its journal rows and its timings; pictures and features are left in `folder`."""
     started = time.perf_counter()
     starts = [_start(setting, trial, base) for trial in trials for base in trial.bases]
     crafted = _craft(setting, trials, starts)
@@ -63,15 +66,18 @@ def run(setting: Setting, trials: Sequence[Trial]) -> tuple[list[Row], Row]:
     ]
     seed = seed_of(setting.audit.seed, "victim", trials[0].group)
     verdicts = setting.judge(setting.scene, edits, [trial.target for trial in trials] * 2, seed=seed)
-    features = setting.scene.net.features([poison.stored for mine in poisons for poison in mine])
-    per_trial = features.split(setting.audit.poisons)
-    pairs = zip(verdicts[: len(trials)], verdicts[len(trials) :], strict=True)
+    after = setting.scene.net.features([poison.stored for mine in poisons for poison in mine])
+    after = after.view(len(trials), setting.audit.poisons, -1)
+    pairs = list(zip(verdicts[: len(trials)], verdicts[len(trials) :], strict=True))
+    exhibits.pictures(setting.folder, setting.scene, trials)
+    exhibits.features(setting.folder, setting.scene, trials, after, pairs)
     rows = [
         _identity(setting, trial, mine)
         | _changes(mine)
-        | _distances(setting, trial, after)
+        | _distances(setting, trial, features)
         | _outcome(trial, mine, poisoned, control)
-        for trial, mine, after, (poisoned, control) in zip(trials, poisons, per_trial, pairs, strict=True)
+        | _exhibited(setting, trial, mine, control)
+        for trial, mine, features, (poisoned, control) in zip(trials, poisons, after, pairs, strict=True)
     ]
     seconds = {"crafting": round(crafting, 3), "total": round(time.perf_counter() - started, 3)}
     return rows, {"group": trials[0].group, "trials": len(trials), "seconds": seconds}
@@ -151,6 +157,8 @@ def _identity(setting: Setting, trial: Trial, poisons: Sequence[_Poison]) -> Row
         "base_ids": list(trial.base_ids),
         "base_class": classes[trial.base_class],
         "poison_files": [poison.file for poison in poisons],
+        "target_file": exhibits.target_file(trial.target),
+        "base_files": [exhibits.base_file(base) for base in trial.bases],
     }
 
 
@@ -161,9 +169,9 @@ def _changes(poisons: Sequence[_Poison]) -> Row:
     moved = [(a.astype(np.float64) - poison.start) / 255 for a, poison in zip(stored, poisons, strict=True)]
     from_base = [(a.astype(np.float64) - b) / 255 for a, b in zip(stored, bases, strict=True)]
     return {
-        "linf": _rounded(np.abs(change).max() for change in moved),
-        "l2": _rounded(np.sqrt(np.square(change).sum()) for change in moved),
-        "linf_from_base": _rounded(np.abs(change).max() for change in from_base),
+        "linf": rounded(np.abs(change).max() for change in moved),
+        "l2": rounded(np.sqrt(np.square(change).sum()) for change in moved),
+        "linf_from_base": rounded(np.abs(change).max() for change in from_base),
         "ssim": [ssim(a, b) for a, b in zip(stored, bases, strict=True)],
     }
 
@@ -172,8 +180,8 @@ def _distances(setting: Setting, trial: Trial, after: Tensor) -> Row:
     feature = setting.scene.target_features[trial.target]
     before = setting.scene.train_features[list(trial.bases)]
     return {
-        "distance_before": _rounded((before - feature).norm(dim=1)),
-        "distance_after": _rounded((after - feature).norm(dim=1)),
+        "distance_before": rounded((before - feature).norm(dim=1)),
+        "distance_after": rounded((after - feature).norm(dim=1)),
     }
 
 
@@ -182,8 +190,8 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], poisoned: Verdict, contro
     eligible = bool(control.probabilities.argmax() == trial.target_class)
     fell = bool(poisoned.probabilities.argmax() == trial.base_class)
     return {
-        "probabilities": _rounded(poisoned.probabilities),
-        "control_probabilities": _rounded(control.probabilities),
+        "probabilities": rounded(poisoned.probabilities),
+        "control_probabilities": rounded(control.probabilities),
         "accuracy": round(poisoned.accuracy, 6),
         "control_accuracy": round(control.accuracy, 6),
         "rotation_degrees": _rotation(trial, poisoned.normals, control.normals),
@@ -193,6 +201,14 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], poisoned: Verdict, contro
         "failed": failure is not None,
         "failure": failure,
         "control_wrong": not eligible,
+    }
+
+
+def _exhibited(setting: Setting, trial: Trial, poisons: Sequence[_Poison], control: Verdict) -> Row:
+    stored, bases = [poison.stored for poison in poisons], [poison.base for poison in poisons]
+    return {
+        "auditor": exhibits.opinions(setting.auditor, stored, bases),
+        "evasions": exhibits.evasions(setting.folder, setting.scene, trial, control),
     }
 
 
@@ -218,7 +234,3 @@ def _rotation(trial: Trial, poisoned: Tensor | None, control: Tensor | None) -> 
 
 def _pixels(picture: Tensor) -> np.ndarray:
     return picture.permute(1, 2, 0).cpu().numpy()
-
-
-def _rounded(values: Any) -> list[float]:
-    return [round(float(value), 6) for value in values]

@@ -70,27 +70,43 @@ class Victim(Protocol):
     def __call__(self, images: Sequence[Image], labels: np.ndarray, *, seed: int) -> Predict: ...
 
 
-class Summary(TypedDict):
-    """What an audit found; summary.json and `--format json` hold the same."""
+class Opinion(TypedDict):
+    """What an independent network said of the stored poisons."""
 
-    schema_version: int
+    n_poisons: int
+    n_agreed: int  # called what their label says
+    agreement: float | None
+    ci95: list[float]  # Wilson's interval of it
+    n_bases_agreed: int  # the same of their unperturbed bases
+
+
+class Counted(TypedDict):
+    """What the rows of a journal come to; None where there is nothing to count."""
+
     n_trials: int  # all that were drawn
     n_eligible: int  # those whose control is right
     n_success: int
     success_rate: float | None  # over the eligible; None where there are none
     ci95: list[float]  # Wilson's interval of it
     n_failed_trials: int
-    control_rate: float  # share of all drawn whose control is wrong
+    control_rate: float | None  # share of all drawn whose control is wrong
+    control_ci95: list[float]
     median_confidence: float | None  # of the base class at the target, over the eligible
-    control_median_confidence: float  # the same without the poison, over all drawn
-    clean_accuracy: float  # mean of the controls', on the test pictures other than the target
-    mean_accuracy_drop: float
-    worst_accuracy_drop: float
-    median_passes: float
-    median_linf: float  # of the stored pictures, in [0, 1]
+    control_median_confidence: float | None  # the same without the poison, over all drawn
+    clean_accuracy: float | None  # mean of the controls', on the test pictures other than the target
+    mean_accuracy_drop: float | None
+    worst_accuracy_drop: float | None
+    median_passes: float | None
+    median_linf: float | None  # of the stored pictures, in [0, 1]
+    auditor: Opinion | None  # with --auditor
+
+
+class Summary(Counted):
+    """What an audit found; summary.json and `--format json` hold the same."""
+
+    schema_version: int
     seconds_per_trial: float
     checks: list[dict[str, str]]  # name and message of those that fired
-    control_ci95: list[float]
     model: dict[str, str]  # name, weights (SHA-256), source
     seed: int
     versions: dict[str, str]

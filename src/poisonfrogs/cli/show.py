@@ -75,7 +75,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             "rate",
             "none: no target was eligible" if rate is None else f"{rate:.1%}, 95 % interval {low:.1%} to {high:.1%}",
         ),
-        ("control", f"{summary['control_rate']:.1%} of {summary['n_trials']} wrong without the poison"),
+        ("control", f"{summary['control_rate'] or 0:.1%} of {summary['n_trials']} wrong without the poison"),
         (
             "confidence",
             "none: no target was eligible"
@@ -87,7 +87,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             f"{summary['clean_accuracy']:.2%} clean; drop by {summary['mean_accuracy_drop']:.2%} on average, "
             f"{summary['worst_accuracy_drop']:.2%} at worst",
         ),
-        ("perturbation", f"median l-inf {summary['median_linf'] * 255:.1f}/255 as stored"),
+        ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),
         ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),
         ("weights", summary["model"]["source"]),
     ]
@@ -101,7 +101,8 @@ def sentence(options: Audit, summary: Summary) -> str:
         if options.target_class and options.base_class
         else ""
     )
+    wrong = round((summary["control_rate"] or 0) * summary["n_trials"])
     return (
         f"{summary['n_success']} of {summary['n_eligible']} targets fell to {poisons}{pair}; "
-        f"without the poison {summary['control_rate'] * summary['n_trials']:.0f} of {summary['n_trials']} were wrong."
+        f"without the poison {wrong} of {summary['n_trials']} were wrong."
     )

@@ -1,0 +1,76 @@
+"""What the rows of a journal come to: counts, rates with their intervals, medians."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any
+
+from poisonfrogs.stats import wilson
+from poisonfrogs.types import Counted, Opinion
+
+Row = dict[str, Any]
+
+
+def counted(rows: Sequence[Row], classes: Sequence[str]) -> Counted:
+    """The figures of a journal, finished or not; None where there is nothing to count."""
+    eligible = [row for row in rows if row["eligible"]]
+    successes = sum(row["success"] for row in rows)
+    wrong = sum(row["control_wrong"] for row in rows)
+    drops = [row["control_accuracy"] - row["accuracy"] for row in rows]
+    return {
+        "n_trials": len(rows),
+        "n_eligible": len(eligible),
+        "n_success": successes,
+        "success_rate": round(successes / len(eligible), 6) if eligible else None,
+        "ci95": _interval(successes, len(eligible)),
+        "n_failed_trials": sum(row["failed"] for row in rows),
+        "control_rate": _mean([row["control_wrong"] for row in rows]),
+        "control_ci95": _interval(wrong, len(rows)),
+        "median_confidence": _median([_of_base(row, "probabilities", classes) for row in eligible]),
+        "control_median_confidence": _median([_of_base(row, "control_probabilities", classes) for row in rows]),
+        "clean_accuracy": _mean([row["control_accuracy"] for row in rows]),
+        "mean_accuracy_drop": _mean(drops),
+        "worst_accuracy_drop": round(max(drops), 6) if drops else None,
+        "median_passes": _median([row["passes"] for row in rows]),
+        "median_linf": _median([linf for row in rows for linf in row["linf"]]),
+        "auditor": _opinion(rows, classes),
+    }
+
+
+def _opinion(rows: Sequence[Row], classes: Sequence[str]) -> Opinion | None:
+    """How often the independent network gives a poison the class of its label, and how often its base."""
+    asked = [row for row in rows if row["auditor"]]
+    if not asked:
+        return None
+    agreed = {kind: [_agrees(said, row, classes) for row in asked for said in row["auditor"][kind]] for kind in _KINDS}
+    return {
+        "n_poisons": len(agreed["poisons"]),
+        "n_agreed": sum(agreed["poisons"]),
+        "agreement": _mean(agreed["poisons"]),
+        "ci95": _interval(sum(agreed["poisons"]), len(agreed["poisons"])),
+        "n_bases_agreed": sum(agreed["bases"]),
+    }
+
+
+_KINDS = ("poisons", "bases")
+
+
+def _agrees(said: Sequence[float], row: Row, classes: Sequence[str]) -> bool:
+    return bool(classes[max(range(len(said)), key=said.__getitem__)] == row["base_class"])
+
+
+def _of_base(row: Row, key: str, classes: Sequence[str]) -> float:
+    return float(row[key][list(classes).index(row["base_class"])])
+
+
+def _interval(successes: int, trials: int) -> list[float]:
+    return [round(end, 6) for end in wilson(successes, trials)]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(fmean(values), 6) if values else None
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(float(median(values)), 6) if values else None
