@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from poisonfrogs import plan
-from poisonfrogs.cli import main, printable
+from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import COMMANDS, AuditCommand, DemoCommand, parse
 from poisonfrogs.plan import Audit
+from poisonfrogs.text import printable
 from runs import command, quick
 
 HEAVY = {"torch", "timm", "torchvision", "scipy", "skimage", "pyarrow"}

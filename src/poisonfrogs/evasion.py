@@ -19,7 +19,7 @@ Classifier = Callable[[Tensor, list[int]], Tensor]
 
 @dataclass(frozen=True)
 class Ball2:
-    """‖x − b‖₂ ≤ r, in stored pictures as well: rounding goes towards b."""
+    """‖x − b‖₂ ≤ r, in stored pictures as well: where rounding leaves the ball, less of the change is kept."""
 
     radius: float  # pixels in [0, 1]
 
@@ -32,7 +32,10 @@ class Ball2:
         return 0.0
 
     def quantise(self, x: Tensor, base: Tensor) -> Tensor:
-        return (base + (x * 255 - base).trunc()).to(torch.uint8)
+        change, share = x * 255 - base, 1.0
+        while (levels := (share * change).round()).norm() > self.radius * 255:
+            share *= 0.99
+        return (base + levels).to(torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from poisonfrogs.text import printable
 from poisonfrogs.types import InputError
 
 
@@ -57,15 +58,6 @@ def say(text: str) -> None:
 def silence() -> None:
     """Send stdout nowhere, so that nothing complains about a closed pipe any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def printable(text: str) -> str:
-    r"""One line that any terminal can show, and that cannot command it.
-
-    >>> printable("val/a\nb\x1b[2J\udcff é")
-    'val/a\\nb\\x1b[2J\\udcff é'
-    """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _refuse(message: str, code: int = 2) -> int:

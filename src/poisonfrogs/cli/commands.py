@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Union, cast
 
 import tyro
 from tyro.conf import Positional, UseAppendAction
@@ -77,8 +77,29 @@ class DemoCommand:
         )
 
 
-Command = AuditCommand | DemoCommand
-COMMANDS = {"audit": AuditCommand, "demo": DemoCommand}
+@dataclass(frozen=True, kw_only=True)
+class ReportCommand:
+    """Write the page of a run: one self-contained HTML file, from the run folder alone.
+
+    audit and demo do so at their end; no network and no picture outside the folder is needed.
+    """
+
+    run_folder: Annotated[Positional[Path], tyro.conf.arg(name="run")]
+    """Run folder, as audit's --out."""
+    out: Path | None = None
+    """Where to write the page; report.html in the run folder by default."""
+    format: Literal["table", "json"] = "table"
+    """What to print on stdout."""
+
+    def run(self) -> int:
+        """Do it and return the exit code."""
+        from poisonfrogs.cli import pages
+
+        return pages.report(self.run_folder, self.out, self.format)
+
+
+Command = AuditCommand | DemoCommand | ReportCommand
+COMMANDS = {"audit": AuditCommand, "demo": DemoCommand, "report": ReportCommand}
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -90,9 +111,7 @@ def parse(argv: Sequence[str]) -> Command:
         sys.exit(0)
     registry = ConstructorRegistry()
     registry.primitive_rule(values.rule)
-    commands: Any = (
-        Annotated[AuditCommand, tyro.conf.subcommand("audit")] | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
-    )
+    commands: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):

@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from poisonfrogs.cli import printable, say
+from poisonfrogs.cli import say
 from poisonfrogs.plan import Audit
+from poisonfrogs.text import printable
 from poisonfrogs.types import Summary
 
 
@@ -26,6 +27,10 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
         from poisonfrogs.audit import run_audit  # torch takes seconds to import
 
         summary = run_audit(options, progress=tell)
+        tell("report", 0, 1)
+        from poisonfrogs.report.page import write
+
+        write(options.out)
     if form == "json":
         say(json.dumps(summary, indent=1))
     else:
@@ -59,7 +64,7 @@ def report(options: Audit, summary: Summary) -> list[str]:
         *(f"{name:<14}{value}" for name, value in _figures(summary)),
         *(f"check {check['name']}: {check['message']}" for check in summary["checks"]),
         sentence(options, summary),
-        f"The run, with every poison, is in {options.out}",
+        f"The page to read is {options.out}/report.html; the run, with every poison, is in {options.out}",
     ]
 
 

@@ -1,0 +1,97 @@
+"""Pictures inside the page: exact bytes where there is room, reduced ones where there are many."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from poisonfrogs.report.folder import Outcome, RunFolder
+
+EXACT = 12  # trials whose pictures are always whole
+ROOM = 6_000_000  # bytes of pictures for the rest
+LONGEST = 640  # pixels of a side, beyond which no picture is embedded as it is
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture for the page."""
+
+    uri: str
+    width: int  # of the picture as it lies in the run
+    height: int
+    whole: bool  # embedded at that size
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is shown of a trial: target, base, poison, difference; None for what the run folder lacks."""
+
+    target: Embedded | None
+    base: Embedded | None
+    poison: Embedded | None
+    difference: Embedded | None
+
+
+def data_uri(content: bytes) -> str:
+    """The bytes of a picture as an address.
+
+    >>> data_uri(b"\\x89PNG")
+    'data:image/png;base64,iVBORw=='
+    """
+    kind = next(kind for start, kind in _KINDS.items() if content.startswith(start))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def magnification(run: RunFolder) -> int:
+    """By how much differences are magnified: the largest change of the run just fits, 16 at most."""
+    largest = max((change for one in run.outcomes for change in one.linf if not one.failed), default=0.0)
+    return max(1, min(16, int(127 / max(255 * largest, 1))))
+
+
+def panels(run: RunFolder, outcomes: list[Outcome]) -> list[Panel]:
+    """The pictures of trials, in their order: the first ones whole, the others as the room allows."""
+    k = magnification(run)
+    rest = max(len(outcomes) - EXACT, 1)
+    side = int(min(LONGEST, max(48, (ROOM / rest / 4 / 0.35) ** 0.5)))  # about 0.35 bytes a pixel
+    return [_panel(run, one, k, None if i < EXACT else side) for i, one in enumerate(outcomes)]
+
+
+def _panel(run: RunFolder, outcome: Outcome, k: int, side: int | None) -> Panel:
+    files = outcome.target_file, outcome.base_files[0], outcome.poison_files[0]
+    target, base, poison = (picture(run, file, side) for file in files)
+    return Panel(target, base, poison, difference(run, files[1], files[2], k, side))
+
+
+def picture(run: RunFolder, file: str, side: int | None = None) -> Embedded | None:
+    """A picture of the run: its very bytes, unless it is larger than `side` or LONGEST."""
+    image, content = run.picture(file), run.content(file)
+    if image is None or content is None:
+        return None
+    longest = max(image.size)
+    if longest <= min(side or LONGEST, LONGEST):
+        return Embedded(data_uri(content), *image.size, whole=True)
+    return Embedded(_reduced(image, side or LONGEST), *image.size, whole=False)
+
+
+def difference(run: RunFolder, first: str, second: str, k: int, side: int | None = None) -> Embedded | None:
+    """What is to be added to the first picture to get the second, times k, around grey."""
+    a, b = run.picture(first), run.picture(second)
+    if a is None or b is None or a.size != b.size:
+        return None
+    change = np.asarray(b, dtype=np.int16) - np.asarray(a, dtype=np.int16)
+    shown = Image.fromarray(np.clip(128 + k * change, 0, 255).astype(np.uint8))
+    whole = max(shown.size) <= min(side or LONGEST, LONGEST)
+    return Embedded(_reduced(shown, side or LONGEST), *shown.size, whole=whole)
+
+
+def _reduced(image: Image.Image, side: int) -> str:
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2)
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=90 if max(small.size) > 160 else 75, lossless=max(image.size) <= 64, method=2)
+    return data_uri(out.getvalue())

@@ -1,0 +1,194 @@
+"""A run folder as the report sees it: files only, read-only, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from poisonfrogs import journal
+from poisonfrogs.pictures import Unreadable, decode
+from poisonfrogs.summary import counted
+from poisonfrogs.types import InputError
+
+STATES = {  # in the order they are shown
+    "fell": "fell",
+    "stood": "stood",
+    "failed": "could not be crafted",
+    "ineligible": "wrong without the poison",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A line of the journal. Lists have an item a poison; probabilities one a class."""
+
+    trial_id: int
+    group: int
+    target_id: str
+    target_class: str
+    target_file: str
+    base_class: str
+    base_ids: list[str]
+    base_files: list[str]
+    poison_files: list[str]
+    linf: list[float]
+    ssim: list[float | None]
+    distance_before: list[float]
+    distance_after: list[float]
+    probabilities: list[float]
+    control_probabilities: list[float]
+    accuracy: float
+    control_accuracy: float
+    rotation_degrees: float | None
+    passes: int
+    eligible: bool
+    success: bool
+    failed: bool
+    failure: str | None
+    auditor: dict[str, list[list[float]]] | None
+    evasions: list[dict[str, Any]]
+    base: int  # number of the base class
+    target: int  # number of the target's class
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        if self.failed:
+            return "failed"
+        if not self.eligible:
+            return "ineligible"
+        return "fell" if self.success else "stood"
+
+    @property
+    def before(self) -> float:
+        """Confidence in the base class without the poison."""
+        return self.control_probabilities[self.base]
+
+    @property
+    def after(self) -> float:
+        """Confidence in the base class with the poison."""
+        return self.probabilities[self.base]
+
+
+def first_to_last(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What matters first: those that fell, the surest first; then the nearest misses; then what says nothing."""
+    order = list(STATES)
+    return sorted(outcomes, key=lambda one: (order.index(one.state), -one.after, one.trial_id))
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """An audit's folder. Nothing is written, and nothing outside it is read."""
+
+    path: Path
+    plan: Mapping[str, Any]
+    rows: Sequence[journal.Row]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.plan["data"]["classes"])
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(self._outcome(row) for row in self.rows)
+
+    @cached_property
+    def planned(self) -> int:
+        """How many trials were to be run."""
+        return len(self.plan["trials"])
+
+    @cached_property
+    def summary(self) -> dict[str, Any] | None:
+        """summary.json of a finished run."""
+        path = self.path / "summary.json"
+        return read_json(path) if path.exists() and len(self.rows) == self.planned else None
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """What the rows come to: summary.json, or the same of an unfinished journal."""
+        return {**counted(self.rows, self.classes), **(self.summary or {})}
+
+    @cached_property
+    def states(self) -> Counter[str]:
+        return Counter(outcome.state for outcome in self.outcomes)
+
+    def content(self, file: str) -> bytes | None:
+        """The bytes of a file of the run; None where it is not there."""
+        path = (self.path / file).resolve()
+        if not path.is_relative_to(self.path.resolve()) or not path.is_file():
+            return None
+        return path.read_bytes()
+
+    def picture(self, file: str) -> Image.Image | None:
+        """A picture of the run; None where it is not there or cannot be read."""
+        content = self.content(file)
+        try:
+            return None if content is None else decode(content).image
+        except Unreadable:
+            return None
+
+    def tensors(self, name: str) -> dict[str, np.ndarray]:
+        """features/NAME.safetensors; empty where it is not there. Raises InputError for a broken one."""
+        content = self.content(f"features/{name}.safetensors")
+        try:
+            return {} if content is None else load(content)
+        except SafetensorError as error:
+            raise InputError(f"{self.path}/features/{name}.safetensors cannot be read ({error})") from None
+
+    def digest(self, file: str) -> str | None:
+        """SHA-256 of a file of the run."""
+        content = self.content(file)
+        return None if content is None else hashlib.sha256(content).hexdigest()
+
+    def _outcome(self, row: journal.Row) -> Outcome:
+        known = {field.name for field in fields(Outcome)}
+        held = {name: value for name, value in row.items() if name in known}
+        try:
+            held |= {kind: self.classes.index(row[f"{kind}_class"]) for kind in ("base", "target")}
+            return Outcome(**held)
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{self.path}/journal.jsonl has a line that this version of poisonfrogs cannot read ({error}); "
+                "run the audit again, or use the version that wrote it"
+            ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError."""
+    try:
+        held = json.loads(path.read_bytes())
+    except ValueError:
+        held = None
+    if not isinstance(held, dict):
+        raise InputError(f"{path} is no JSON object; was the run folder changed?")
+    return held
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """plan.json of a run folder. Raises InputError where there is none."""
+    if not path.is_dir():
+        raise InputError(f"{path} is no run folder; expected the folder that audit --out named, such as runs/demo")
+    if not (path / "plan.json").is_file():
+        raise InputError(f"{path} holds no run (plan.json is not there); expected the folder that audit --out named")
+    return read_json(path / "plan.json")
+
+
+def open_audit(path: Path, plan: dict[str, Any]) -> RunFolder:
+    """The folder of an audit, finished or interrupted. Raises InputError."""
+    run = RunFolder(path, plan, journal.rows(path / "journal.jsonl"))
+    try:
+        run.classes, run.planned, run.outcomes, run.figures  # noqa: B018  (what cannot be read is said before the page is begun)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}); was the run folder changed?") from None
+    return run

@@ -1,0 +1,101 @@
+"""The page: which kinds of run have which sections, and how they become one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from poisonfrogs import journal
+from poisonfrogs.report.folder import RunFolder, open_audit, read_plan
+from poisonfrogs.report.html import Section, render
+from poisonfrogs.report.sections import explained, headline, kills, numbers, reproduce, space
+from poisonfrogs.types import InputError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of run, as plan.json names it."""
+
+    title: str
+    schema_version: int
+    open: Callable[[Path, dict[str, Any]], Any]  # (folder, plan) -> what the sections take
+    sections: Sequence[Callable[[Any], Section | None]]  # in the order they are read; None leaves one out
+
+
+KINDS = {
+    "audit": Kind(
+        title="How easily can this training data be poisoned?",
+        schema_version=1,
+        open=open_audit,
+        sections=[
+            headline.section,
+            kills.section,
+            numbers.section,
+            space.section,
+            explained.section,
+            reproduce.section,
+        ],
+    )
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page that was written."""
+
+    path: Path
+    bytes: int
+    sections: tuple[str, ...]
+    finished: bool  # the run; of an interrupted one the page shows what is there
+    examined: bool  # whether the run found anything out
+
+
+def write(folder: Path, out: Path | None = None) -> Written:
+    """Write the page of a run folder, RUN/report.html unless told otherwise.
+
+    Raises InputError for what is no run folder, an unknown kind, and an unknown schema version.
+    """
+    kind, run = opened(folder)
+    sections = [section for section in (make(run) for make in kind.sections) if section]
+    content = render(
+        "page.html",
+        title=kind.title,
+        sections=sections,
+        css=_static("page.css"),
+        js=_static("page.js"),
+        version=run.plan.get("versions", {}).get("poisonfrogs", ""),
+    ).encode()
+    path = out or folder / "report.html"
+    journal.write_bytes(path, content)
+    counts = run.figures
+    return Written(
+        path=path,
+        bytes=len(content),
+        sections=tuple(section.anchor for section in sections),
+        finished=run.summary is not None,
+        examined=counts["n_eligible"] > 0 and counts["n_failed_trials"] < counts["n_trials"],
+    )
+
+
+def opened(folder: Path) -> tuple[Kind, RunFolder]:
+    """The run in a folder, and its kind. Raises InputError."""
+    plan = read_plan(folder)
+    name, version = plan.get("kind"), plan.get("schema_version")
+    kind = KINDS.get(str(name))
+    if kind is None:
+        raise InputError(f"{folder}/plan.json is of kind {name!r}; this version reports {', '.join(sorted(KINDS))}")
+    if version != kind.schema_version:
+        raise InputError(
+            f"{folder}/plan.json has schema version {version!r}; this version of poisonfrogs reads "
+            f"{kind.schema_version}; make the report with the version that wrote the run"
+        )
+    return kind, kind.open(folder, plan)
+
+
+def _static(name: str) -> Markup:
+    return Markup((resources.files("poisonfrogs.report") / "static" / name).read_text())

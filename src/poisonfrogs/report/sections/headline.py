@@ -1,0 +1,40 @@
+"""What was found, what to do about it, and what it does not mean."""
+
+from __future__ import annotations
+
+from poisonfrogs.report.folder import RunFolder
+from poisonfrogs.report.html import Section, render
+from poisonfrogs.text import counted, levels
+
+
+def section(run: RunFolder) -> Section:
+    """The first section: for a reader who reads one."""
+    audit = run.plan["audit"]
+    body = render(
+        "headline.html",
+        run=run,
+        f=run.figures,
+        audit=audit,
+        wrong=sum(not outcome.eligible for outcome in run.outcomes),
+        poisons=poisons(run),
+        pair=_pair(run),
+        budget="the paper's penalty on the distance"
+        if audit["eps"] is None
+        else f"l-inf at most {levels(audit['eps'])}",
+    )
+    return Section("result", "The result", body)
+
+
+def poisons(run: RunFolder) -> str:
+    """What was put into the training set for each target, in words."""
+    many = run.plan["audit"]["poisons"]
+    return "one correctly labelled picture" if many == 1 else counted(many, "correctly labelled picture")
+
+
+def _pair(run: RunFolder) -> tuple[str, str] | None:
+    """(class of the targets, class of the bases), where the run has one pair only."""
+    pairs = {(one["target_class"], one["base_class"]) for one in run.plan["trials"]}
+    if len(pairs) != 1:
+        return None
+    target, base = pairs.pop()
+    return run.classes[target], run.classes[base]

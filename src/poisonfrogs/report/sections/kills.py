@@ -1,0 +1,57 @@
+"""One-shot kills: what each trial looks like, and what the classifier says with and without the poison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poisonfrogs.report import embed
+from poisonfrogs.report.folder import STATES, Outcome, RunFolder, first_to_last
+from poisonfrogs.report.html import Section, render
+from poisonfrogs.text import counted
+
+
+@dataclass(frozen=True)
+class Card:
+    """A trial, as it is shown."""
+
+    outcome: Outcome
+    state: str  # in words
+    panel: embed.Panel
+    without: tuple[str, float]  # class and confidence
+    with_poison: tuple[str, float]
+    distance: float  # of the nearest poison
+    ssim: float | None  # of the most changed poison
+
+
+def section(run: RunFolder) -> Section:
+    """The second section."""
+    outcomes = first_to_last(run.outcomes)
+    cards = [_card(run, one, panel) for one, panel in zip(outcomes, embed.panels(run, outcomes), strict=True)]
+    body = render(
+        "kills.html",
+        cards=cards,
+        k=embed.magnification(run),
+        states={name: words for name, words in STATES.items() if run.states[name]},
+        counts=run.states,
+        shown=counted(len(cards), "trial"),
+        poisons=run.plan["audit"]["poisons"],
+        reduced=sum(not (card.panel.poison and card.panel.poison.whole) for card in cards),
+    )
+    return Section("kills", "One-shot kills" if run.plan["audit"]["poisons"] == 1 else "Kills", body)
+
+
+def _card(run: RunFolder, outcome: Outcome, panel: embed.Panel) -> Card:
+    return Card(
+        outcome=outcome,
+        state=STATES[outcome.state],
+        panel=panel,
+        without=_said(run, outcome.control_probabilities),
+        with_poison=_said(run, outcome.probabilities),
+        distance=min(outcome.distance_after),
+        ssim=min((value for value in outcome.ssim if value is not None), default=None),
+    )
+
+
+def _said(run: RunFolder, probabilities: list[float]) -> tuple[str, float]:
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return run.classes[best], probabilities[best]

@@ -1,0 +1,65 @@
+"""How to get the same run again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from typing import Any
+
+from poisonfrogs.plan import WHERE, Audit
+from poisonfrogs.report.folder import RunFolder
+from poisonfrogs.report.html import Section, render
+from poisonfrogs.text import levels
+
+
+def section(run: RunFolder) -> Section:
+    """The last section."""
+    figures, model, data = run.figures, run.plan["model"], run.plan["data"]
+    hashes = {
+        "data (ids, labels, contents)": data["fingerprint"],
+        f"weights of {model['name']}": model["weights"],
+        **(
+            {f"weights of the auditor {run.plan['auditor']['name']}": run.plan["auditor"]["weights"]}
+            if run.plan.get("auditor")
+            else {}
+        ),
+        **{name: run.digest(name) for name in ("plan.json", "journal.jsonl")},
+    }
+    body = render(
+        "reproduce.html",
+        run=run,
+        command=command(run.plan["audit"], data.get("name")),
+        bundled=data.get("name") is not None,
+        seed=run.plan["audit"]["seed"],
+        versions=run.plan["versions"],
+        hardware=figures.get("hardware"),
+        seconds=figures.get("seconds_per_trial"),
+        source=run.plan.get("weights_source"),
+        hashes=hashes,
+    )
+    return Section("reproduce", "How to reproduce", body)
+
+
+def command(audit: dict[str, Any], name: str | None) -> str:
+    """The command that the options come from, without what is at its default.
+
+    >>> command({"targets": 16, "eps": 8 / 255, "watermark": 0.0, "target": ["a b.png"], "replace": True}, None)
+    "poisonfrogs audit DATA --targets 16 --target 'a b.png' --replace"
+    """
+    written = []
+    for field in fields(Audit):
+        value = audit.get(field.name, field.default)
+        if field.name in WHERE or value in (field.default, list(field.default) if field.default == () else ...):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        values = value if isinstance(value, list) else [value]
+        written += [flag if value is True else f"{flag} {_written(field.name, one)}" for one in values]
+    return " ".join(["poisonfrogs audit", name or "DATA", *written])
+
+
+def _written(option: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if option == "eps" and abs(255 * value - round(255 * value)) < 1e-9:
+        return levels(value)
+    return shlex.quote(str(value))

@@ -1,0 +1,50 @@
+"""Words and numbers as people read them."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    r"""One line that any terminal or page can show, and that cannot command it.
+
+    >>> printable("val/a\nb\x1b[2J\udcff é")
+    'val/a\\nb\\x1b[2J\\udcff é'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "target"), counted(0, "target"), counted(2, "class", "classes")
+    ('1 target', '0 targets', '2 classes')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def percent(rate: float | None) -> str:
+    """A rate as people read it.
+
+    >>> percent(1.0), percent(0.806389), percent(None)
+    ('100 %', '80.6 %', 'none')
+    """
+    if rate is None:
+        return "none"
+    return f"{100 * rate:.0f} %" if rate in (0, 1) else f"{100 * rate:.1f} %"
+
+
+def interval(ends: list[float]) -> str:
+    """A 95 % interval as people read it.
+
+    >>> interval([0.8064, 1.0])
+    '95 % interval 80.6 % to 100 %'
+    """
+    return f"95 % interval {percent(ends[0])} to {percent(ends[1])}"
+
+
+def levels(change: float) -> str:
+    """A change of pixels in [0, 1], in levels of 8 bits.
+
+    >>> levels(8 / 255), levels(0.05)
+    ('8/255', '12.8/255')
+    """
+    return f"{round(255 * change, 1):g}/255"
