@@ -72,10 +72,10 @@ def arrow(x1: float, y1: float, x2: float, y2: float, class_: str = "arrow") -> 
 def collision(stage: int, target: str, base: str) -> Markup:
     """Stage 0: before; 1: the poison collides with the target; 2: the boundary takes the poison in, and the target."""
     width, height = 300, 220
-    lefts = [(40, 60), (58, 92), (36, 120), (72, 128), (54, 160), (88, 84), (92, 158), (66, 44), (100, 118), (34, 184)]
+    lefts = [(30, 60), (44, 92), (36, 124), (72, 134), (54, 160), (26, 30), (92, 158), (52, 44), (104, 136), (34, 184)]
     rights = [(300 - x, 210 - y * 0.9) for x, y in lefts]
-    aim, start, place = (118, 70), (222, 150), (136, 60)
-    boundary = "M150 8C150 80 150 140 150 212" if stage < 2 else "M92 8C96 60 104 92 140 104C164 112 158 160 156 212"
+    aim, start, place = (96, 78), (222, 150), (112, 66)
+    boundary = "M150 8C150 80 150 140 150 212" if stage < 2 else "M112 8C44 16 40 120 112 120C156 120 152 164 152 212"
     shaded = boundary + f"L{width - 4} 212L{width - 4} 8Z"
     parts = [
         tag("rect", x=4, y=8, width=width - 8, height=204, class_="hole"),
@@ -89,10 +89,10 @@ def collision(stage: int, target: str, base: str) -> Markup:
         parts += [mark("square", *start, "base", 9), words("base", start[0] + 14, start[1] + 5, "tick")]
     else:
         parts.append(mark("diamond", *place, "poison", 9))
-        parts.append(words("poison", place[0] + 14, place[1] + 2, "tick"))
+        parts.append(words("poison", place[0], place[1] - 14, "tick middle"))
     if stage == 1:
         parts.append(arrow(start[0] - 6, start[1] - 8, place[0] + 8, place[1] + 12))
-    parts.append(words("target", aim[0] - 12, aim[1] + 6, "tick end"))
+    parts.append(words("target", aim[0], aim[1] + 24, "tick middle"))
     parts += [words(clipped(target, 14), 12, 204, "label"), words(clipped(base, 14), width - 12, 24, "label end")]
     said = (
         f"Before: the boundary separates {target} from {base}; the target lies among {target}.",
@@ -122,10 +122,10 @@ def way_in(steps: Sequence[str], name: str) -> Markup:
     parts = []
     for i, step in enumerate(steps):
         kind = "box poison" if i == 0 else "box" if i == len(steps) - 1 else "box plain"
-        parts.append(box(4 + i * 130, 8, 106, 52, step.split("|"), kind))
+        parts.append(box(4 + i * 124, 8, 102, 52, step.split("|"), kind))
         if i:
-            parts.append(arrow(4 + i * 130 - 21, 34, 4 + i * 130 - 3, 34))
-    return drawing(parts, name, ", then ".join(step.replace("|", " ") for step in steps) + ".", 374, 68)
+            parts.append(arrow(4 + i * 124 - 19, 34, 4 + i * 124 - 3, 34))
+    return drawing(parts, name, ", then ".join(step.replace("|", " ") for step in steps) + ".", 358, 68)
 
 
 def share(yes: int, of: int, title: str, text: str) -> Markup:

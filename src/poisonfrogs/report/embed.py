@@ -11,8 +11,8 @@ from PIL import Image
 
 from poisonfrogs.report.folder import Outcome, RunFolder
 
-EXACT = 12  # trials whose pictures are always whole
-ROOM = 6_000_000  # bytes of pictures for the rest
+WHOLE = 6_000_000  # characters of the page for pictures as they are; the rest is reduced
+REDUCED = 4_500_000  # characters for all of those
 LONGEST = 640  # pixels of a side, beyond which no picture is embedded as it is
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
 
@@ -54,11 +54,18 @@ def magnification(run: RunFolder) -> int:
 
 
 def panels(run: RunFolder, outcomes: list[Outcome]) -> list[Panel]:
-    """The pictures of trials, in their order: the first ones whole, the others as the room allows."""
+    """The pictures of trials, in their order: the first ones as they are, the others as small as it takes."""
     k = magnification(run)
-    rest = max(len(outcomes) - EXACT, 1)
-    side = int(min(LONGEST, max(48, (ROOM / rest / 4 / 0.35) ** 0.5)))  # about 0.35 bytes a pixel
-    return [_panel(run, one, k, None if i < EXACT else side) for i, one in enumerate(outcomes)]
+    found: list[Panel] = []
+    room = WHOLE
+    for one in outcomes:
+        if room <= 0:
+            break
+        found.append(_panel(run, one, k, None))
+        room -= sum(len(picture.uri) for picture in vars(found[-1]).values() if picture)
+    rest = outcomes[len(found) :]
+    side = (REDUCED / max(len(rest), 1) / 4 / 0.6) ** 0.5  # about 0.6 characters a pixel
+    return found + [_panel(run, one, k, int(min(max(side, 40), 240))) for one in rest]
 
 
 def _panel(run: RunFolder, outcome: Outcome, k: int, side: int | None) -> Panel:
@@ -68,14 +75,13 @@ def _panel(run: RunFolder, outcome: Outcome, k: int, side: int | None) -> Panel:
 
 
 def picture(run: RunFolder, file: str, side: int | None = None) -> Embedded | None:
-    """A picture of the run: its very bytes, unless it is larger than `side` or LONGEST."""
+    """A picture of the run: its very bytes, unless a `side` is given or it is larger than LONGEST."""
     image, content = run.picture(file), run.content(file)
     if image is None or content is None:
         return None
-    longest = max(image.size)
-    if longest <= min(side or LONGEST, LONGEST):
+    if side is None and max(image.size) <= LONGEST:
         return Embedded(data_uri(content), *image.size, whole=True)
-    return Embedded(_reduced(image, side or LONGEST), *image.size, whole=False)
+    return Embedded(_reduced(image, side or LONGEST), *image.size, whole=max(image.size) <= (side or LONGEST))
 
 
 def difference(run: RunFolder, first: str, second: str, k: int, side: int | None = None) -> Embedded | None:
@@ -85,8 +91,7 @@ def difference(run: RunFolder, first: str, second: str, k: int, side: int | None
         return None
     change = np.asarray(b, dtype=np.int16) - np.asarray(a, dtype=np.int16)
     shown = Image.fromarray(np.clip(128 + k * change, 0, 255).astype(np.uint8))
-    whole = max(shown.size) <= min(side or LONGEST, LONGEST)
-    return Embedded(_reduced(shown, side or LONGEST), *shown.size, whole=whole)
+    return Embedded(_reduced(shown, side or LONGEST), *shown.size, whole=max(shown.size) <= (side or LONGEST))
 
 
 def _reduced(image: Image.Image, side: int) -> str:

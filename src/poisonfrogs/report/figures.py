@@ -14,6 +14,7 @@ WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 40
 
 Point = tuple[float, float]
+Tick = tuple[float, str]
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ class Axis:
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / ((self.high - self.low) or 1) * (self.end - self.start)
 
-    def ticks(self, wanted: int = 5) -> list[float]:
+    def ticks(self, wanted: int = 5, whole: bool = False) -> list[float]:
         """Round values inside the scale.
 
         >>> Axis(0, 1, 0, 100).ticks()
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
         """
         span = (self.high - self.low) or 1.0
-        rough = span / wanted
+        rough, round_ = (max(span / wanted, 1.0), (1, 2, 5, 10)) if whole else (span / wanted, (1, 2, 2.5, 5, 10))
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * one for one in (1, 2, 2.5, 5, 10) if power * one >= rough * 0.999)
+        step = next(power * one for one in round_ if power * one >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [round(number * step, 10) for number in range(first, last + 1)]
@@ -74,11 +75,14 @@ def drawing(content: Sequence[Markup], title: str, text: str, width: float = WID
     return tag("svg", *content, viewBox=shape, role="img", aria_label=f"{title}. {text}")
 
 
-def frame(x: Axis, y: Axis, x_label: str, y_label: str, x_ticks: Sequence[tuple[float, str]] | None = None) -> Markup:
-    """Grid, ticks and labels of a chart."""
+def frame(
+    x: Axis, y: Axis, labels: tuple[str, str], x_ticks: Sequence[Tick] | None = None, whole: bool = False
+) -> Markup:
+    """Grid, ticks and labels (x, y) of a chart; `whole`: y counts."""
+    x_label, y_label = labels
     along = [(value, f"{value:g}") for value in x.ticks()] if x_ticks is None else x_ticks
-    parts = [tag("line", x1=x.start, x2=x.end, y1=y(v), y2=y(v), class_="grid") for v in y.ticks()]
-    parts += [tag("text", f"{v:g}", x=x.start - 6, y=y(v) + 4, class_="tick end") for v in y.ticks()]
+    parts = [tag("line", x1=x.start, x2=x.end, y1=y(v), y2=y(v), class_="grid") for v in y.ticks(whole=whole)]
+    parts += [tag("text", f"{v:g}", x=x.start - 6, y=y(v) + 4, class_="tick end") for v in y.ticks(whole=whole)]
     parts += [tag("text", label, x=x(value), y=y.start + 16, class_="tick middle") for value, label in along]
     parts += [tag("line", x1=x.start, x2=x.end, y1=y.start, y2=y.start, class_="axis")]
     parts += [tag("text", x_label, x=(x.start + x.end) / 2, y=y.start + 34, class_="label middle")]
@@ -112,7 +116,7 @@ def paired(
     step = max(1, round(len(pairs) / 5))
     ticks = [(float(n), str(n)) for n in range(step, len(pairs) + 1, step)]
     content = [
-        frame(x, y, "targets, in order", y_label, ticks),
+        frame(x, y, ("targets, in order", y_label), ticks),
         tag("path", d="".join(needles), class_="needle", stroke_width=thin),
         *dots,
     ]
@@ -150,7 +154,7 @@ def histogram(values: Sequence[float], x_label: str, title: str, bins: Sequence[
         if number
     ]
     text = f"{len(values)} values from {min(values):.4g} to {max(values):.4g}." if values else "No value to show."
-    return drawing([frame(x, y, x_label, "how many"), *bars], title, text)
+    return drawing([frame(x, y, (x_label, "how many"), whole=True), *bars], title, text)
 
 
 def _edges(values: Sequence[float], wanted: int = 12) -> list[float]:
@@ -194,7 +198,7 @@ def scatter(
 ) -> Markup:
     """Points in a plane, and the line a·x + b·y + c = 0 with its base side shaded."""
     x, y = _axes(*limits, height=300)
-    content = [frame(x, y, "along u, the axis of the class means", "along the rest of the boundary's normal")]
+    content = [frame(x, y, ("along u, the axis of the class means", "along the rest of the normal"))]
     if line:
         content += _halves(line, limits, x, y)
     for one in marks:

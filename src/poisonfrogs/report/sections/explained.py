@@ -41,7 +41,7 @@ WAYS = (
     Way(
         name="Harvesting",
         steps=("picture sent|or uploaded", "your service|keeps it"),
-        text="Pictures arrive from users: uploads, mail, cameras. The attacker is a user who sends an honest picture.",
+        text="Pictures arrive from users: uploads, mail, cameras. The attacker is a user like any other.",
         meets="a limit on what one sender can add; the measures against scraping",
     ),
     Way(

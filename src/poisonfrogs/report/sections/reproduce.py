@@ -40,11 +40,11 @@ def section(run: RunFolder) -> Section:
     return Section("reproduce", "How to reproduce", body)
 
 
-def command(audit: dict[str, Any], name: str | None) -> str:
-    """The command that the options come from, without what is at its default.
+def command(audit: dict[str, Any], name: str | None) -> list[str]:
+    """The command that the options come from, part by part, without what is at its default.
 
     >>> command({"targets": 16, "eps": 8 / 255, "watermark": 0.0, "target": ["a b.png"], "replace": True}, None)
-    "poisonfrogs audit DATA --targets 16 --target 'a b.png' --replace"
+    ['poisonfrogs audit DATA', '--targets 16', "--target 'a b.png'", '--replace']
     """
     written = []
     for field in fields(Audit):
@@ -54,7 +54,7 @@ def command(audit: dict[str, Any], name: str | None) -> str:
         flag = f"--{field.name.replace('_', '-')}"
         values = value if isinstance(value, list) else [value]
         written += [flag if value is True else f"{flag} {_written(field.name, one)}" for one in values]
-    return " ".join(["poisonfrogs audit", name or "DATA", *written])
+    return [f"poisonfrogs audit {name or 'DATA'}", *written]
 
 
 def _written(option: str, value: Any) -> str:

@@ -46,7 +46,7 @@ def _chosen(run: RunFolder) -> list[tuple[str, Outcome]]:
     ):
         for one in some:
             found.setdefault(one.trial_id, (why, one))
-    return list(found.values())
+    return sorted(found.values(), key=lambda pair: ordered.index(pair[1]))
 
 
 def _panel(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarray]) -> Panel | None:
