@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from poisonfrogs import extract_features, load_data, load_model
-from poisonfrogs.audit import hardware, versions
+from poisonfrogs.pipeline import hardware, versions
 
 ROOT = Path(__file__).parent.parent
 FORMATS = (".jpg", ".jpg", ".jpg", ".jpg", ".png", ".webp")

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from poisonfrogs import checks, data, exhibits, journal, judge, models, plan, summary, targets, trial, zoo
+from poisonfrogs import checks, data, exhibits, journal, judge, models, pipeline, plan, summary, targets, trial, zoo
 from poisonfrogs.attacks.collision import Collision
-from poisonfrogs.features import Features, default_cache, features
+from poisonfrogs.features import Features
+from poisonfrogs.pipeline import Progress
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.train import PaperHead, Surrogate, recipe
 from poisonfrogs.types import InputError, Summary
 
 SCHEMA_VERSION = 1
-Progress = Callable[[str, int, int], None]  # (stage, done, of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +41,7 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     plan.validate(audit)
     recorded = _recorded_plan(audit.out)
     threads = audit.threads or (recorded or {}).get("threads") or os.cpu_count() or 1
-    with _threads(threads):
+    with pipeline.threads(threads):
         prepared = _prepare(audit, threads, progress)
         _agree(audit.out, recorded, prepared.plan)
         for name in exhibits.FOLDERS:
@@ -67,15 +64,8 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)
     victim = _victim(audit)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if audit.device == "auto" else audit.device
-    net = models.load(
-        audit.model,
-        weights=str(audit.weights) if audit.weights else None,
-        view=audit.view,
-        size=audit.size,
-        device=device,
-    )
-    asked = models.load(audit.auditor, view=audit.view, device=device) if audit.auditor else None
+    net = pipeline.network(audit)
+    asked = models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
     attacked = data.joined(dataset.test, outside)
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
@@ -120,15 +110,7 @@ def _featurise(
     audit: Audit, net: models.Net, dataset: data.DataSet, outside: data.Images, progress: Progress
 ) -> tuple[data.DataSet, data.Images, dict[str, Features]]:
     parts = {"train": dataset.train, "test": dataset.test, "outside": outside}
-    total, done = sum(map(len, parts.values())), 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("features", done, total)
-
-    cache = audit.cache or default_cache()
-    found = {name: features(net, images, cache=cache, progress=advance) for name, images in parts.items()}
+    found = pipeline.featurised(audit, net, parts, progress)
     if found["outside"].unreadable:
         row, why = next(iter(found["outside"].unreadable.items()))
         raise InputError(f"--target {outside.ids[row]} cannot be read ({why}); give a whole picture")
@@ -136,14 +118,7 @@ def _featurise(
 
 
 def _auditor(audit: Audit, net: models.Net, dataset: data.DataSet, progress: Progress) -> judge.Auditor:
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        progress("the auditor's features", done, len(dataset.train))
-
-    found = features(net, dataset.train, cache=audit.cache or default_cache(), progress=advance)
+    found = pipeline.featurised(audit, net, {"train": dataset.train}, progress, "the auditor's features")["train"]
     labels = np.delete(dataset.train.labels, list(found.unreadable))
     seed = plan.seed_of(audit.seed, "auditor")
     return judge.Auditor.trained(
@@ -174,7 +149,7 @@ def _plan(
         # what follows does not tell one plan from another
         "weights_source": net.source,
         "threads": threads,
-        "versions": versions(),
+        "versions": pipeline.versions(),
     }
 
 
@@ -269,37 +244,8 @@ def summarise(audit: Audit, prepared: _Prepared) -> Summary:
         "model": {"name": net.name, "weights": net.weights, "source": net.source},
         "seed": audit.seed,
         "versions": prepared.plan["versions"],
-        "hardware": hardware(net.device),
+        "hardware": pipeline.hardware(net.device),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("poisonfrogs", "torch", "torchvision", "timm", "numpy", "pillow")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
-
-
-def hardware(device: torch.device) -> str:
-    """The machine, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _jsonable(value: Any) -> Any:

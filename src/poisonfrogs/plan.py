@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,12 @@ from poisonfrogs.types import InputError
 GROUP = 16  # targets crafted together at most; part of the plan, since a batch's composition moves last bits
 EVADED = 3  # the first targets, of which evasion examples are made for the report
 SAMPLE = 1024  # clean training pictures whose features are left for the report, at most
-WHERE = ("data", "out", "cache", "threads")  # options that say where and how, not what
+WHERE = ("data", "out", "cache", "threads", "save")  # options that say where and how, not what
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit:
-    """Measure how many targets fall to one correctly labelled poison each (Poison Frogs!, frozen extractor)."""
+class Pipeline:
+    """What is measured: pictures, the frozen extractor they go through, and where to compute."""
 
     data: Path
     """Image folder (train/, val/; or class folders, which are split), parquet files, or .npz."""
@@ -25,12 +26,26 @@ class Audit:
     """timm or torchvision name, NAME=FILE (.safetensors or .pth), or module:factory."""
     weights: Path | None = None
     """Weights file for the model, instead of NAME=FILE."""
-    out: Path = Path("runs/audit")
-    """Run folder. The same command goes on with an unfinished run."""
     view: Literal["model", "squash"] = "model"
     """What the pipeline does to a picture: the library's own evaluation transform, or the whole picture resized."""
     size: int | None = None
     """Side of the network's input in pixels; the model's own by default."""
+    seed: int = 0
+    """Everything random follows from it."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int | None = None
+    """CPU threads; all cores by default."""
+    cache: Path | None = None
+    """Folder for cached features; the user's cache folder by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit(Pipeline):
+    """Measure how many targets fall to one correctly labelled poison each (Poison Frogs!, frozen extractor)."""
+
+    out: Path = Path("runs/audit")
+    """Run folder. The same command goes on with an unfinished run."""
     targets: int | Literal["all"] = 20
     """How many test pictures to attack, over every ordered pair of classes in turn."""
     target: tuple[str, ...] = ()
@@ -65,14 +80,6 @@ class Audit:
     """How poisons are stored, and judged: png, or jpeg:Q."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic while crafting; every check and verdict is fp32."""
-    seed: int = 0
-    """Everything random follows from it."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    threads: int | None = None
-    """CPU threads; all cores by default."""
-    cache: Path | None = None
-    """Folder for cached features; the user's cache folder by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +96,22 @@ class Trial:
     base_ids: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Certify(Pipeline):
+    """Fit heads whose predictions carry a proof, and measure what they cost and what they guarantee."""
+
+    out: Path = Path("runs/certify")
+    """Run folder."""
+    against: str = "1%"
+    """Insertions and removals to withstand: a number, or a share of the training pictures."""
+    trusted: str | None = None
+    """Labelled pictures that the attacker cannot have touched, to choose the head on: val, or an image folder."""
+    save: Path | None = None
+    """Where to write the recommended head (.safetensors)."""
+
+
 def validate(audit: Audit) -> None:
-    """Raises InputError for options that no data could satisfy."""
+    """Raises InputError for options of an audit that no data could satisfy."""
     from poisonfrogs.pictures import jpeg_quality
 
     limits: list[tuple[str, Any, bool, str]] = [
@@ -101,19 +122,53 @@ def validate(audit: Audit) -> None:
         ("--passes", audit.passes, audit.passes > 0, "a number from 1"),
         ("--overshoot", audit.overshoot, 0 <= audit.overshoot < float("inf"), "a number from 0"),
         ("--watermark", audit.watermark, 0 <= audit.watermark < 1, "an opacity from 0, below 1"),
-        ("--size", audit.size, audit.size is None or 1 <= audit.size <= 8192, "pixels, from 1 to 8192"),
-        ("--threads", audit.threads, audit.threads is None or audit.threads > 0, "a number from 1"),
     ]
-    for flag, value, fine, expected in limits:
-        if not fine:
-            raise InputError(f"{flag} {value} is out of range; expected {expected}")
+    _refuse_outside([*limits, *_limits(audit)])
     if audit.store != "png":
         jpeg_quality(audit.store)
     if audit.victim and audit.head != "paper":
         raise InputError(f"--victim {audit.victim} and --head {audit.head} both name a victim; give one")
 
 
-def identity(audit: Audit) -> dict[str, Any]:
+def validate_certify(certify: Certify) -> None:
+    """Raises InputError for options of certify that no data could satisfy."""
+    operations(certify.against, 1)
+    _refuse_outside(_limits(certify))
+
+
+def operations(text: str, n_train: int) -> int:
+    """What --against says: a number of operations, or a share of the training pictures, at least one.
+
+    >>> operations("19", 1918), operations("1%", 1918), operations("0.1%", 100)
+    (19, 19, 1)
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        value = float(number) if number != text.strip() else int(number)
+    except ValueError:
+        value = 0
+    if number != text.strip() and 0 < value <= 100:
+        return max(round(value * n_train / 100), 1)
+    if isinstance(value, int) and value >= 1:
+        return value
+    raise InputError(f"--against {text!r} is out of range; expected a number such as 20, or a share such as 1%")
+
+
+def _limits(pipeline: Pipeline) -> list[tuple[str, Any, bool, str]]:
+    size, threads = pipeline.size, pipeline.threads
+    return [
+        ("--size", size, size is None or 1 <= size <= 8192, "pixels, from 1 to 8192"),
+        ("--threads", threads, threads is None or threads > 0, "a number from 1"),
+    ]
+
+
+def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
+    for flag, value, fine, expected in limits:
+        if not fine:
+            raise InputError(f"{flag} {value} is out of range; expected {expected}")
+
+
+def identity(audit: Pipeline) -> dict[str, Any]:
     """The options that make a run what it is, as JSON holds them."""
     options = asdict(audit)
     return {

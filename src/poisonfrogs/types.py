@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +108,39 @@ class Summary(Counted):
     seconds_per_trial: float
     checks: list[dict[str, str]]  # name and message of those that fired
     model: dict[str, str]  # name, weights (SHA-256), source
+    seed: int
+    versions: dict[str, str]
+    hardware: str
+
+
+class Certificate(TypedDict):
+    """What one certified classifier reaches on the test pictures. Keys of `certified`: numbers of operations."""
+
+    family: str  # neighbours, radius, partitions, stable
+    parameters: dict[str, Any]
+    accuracy: float
+    accuracy_ci95: list[float]
+    median_radius: float  # a wrong answer counts as 0
+    certified: dict[str, float]  # share answered rightly, provably, whatever so many operations do
+    certified_ci95: dict[str, list[float]]
+
+
+class CertifySummary(TypedDict):
+    """What certify found; summary.json and `--format json` hold the same."""
+
+    schema_version: int
+    n_train: int
+    n_test: int
+    classes: list[str]
+    against: int  # operations that the recommended head was chosen for
+    undefended_accuracy: float  # of the usual head, which one picture fells
+    undefended_ci95: list[float]
+    recommended: Certificate
+    chosen: str  # how it was chosen
+    frontier: list[Certificate]
+    seconds: list[float]  # fit and answers, of each on the frontier
+    assumptions: list[str]
+    model: dict[str, str]
     seed: int
     versions: dict[str, str]
     hardware: str

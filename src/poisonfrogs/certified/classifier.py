@@ -40,10 +40,12 @@ class Answers(NamedTuple):
 
 
 class Head(nn.Module):
-    """A fitted certified classifier: features (n, d) -> Answers, on any device and in any batch to the same bits.
+    """A fitted certified classifier: features (n, d) -> Answers, on any device and in any batch the same.
 
     Tensors become buffers, whole numbers and switches attributes.
     """
+
+    card: dict[str, Any]  # of a head that was loaded
 
     def __init__(self, **parts: Tensor | int) -> None:
         super().__init__()
@@ -52,6 +54,7 @@ class Head(nn.Module):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
+        self.eval()
 
     def forward(self, features: Tensor) -> Answers:
         """Rows that are not finite or all zero get the first class, with radius 0."""
@@ -92,10 +95,10 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
                 noun = "a whole number" if kind is Integral else "a number"
                 raise ValueError(f"{name}={value!r} is out of range; expected {noun} from {least:g} to {most:g}")
-        features = validate_data(self, X, y="no_validation", **_ACCEPTED)
+        features = torch.from_numpy(np.require(validate_data(self, X, **_ACCEPTED), requirements=["C", "W"]))
         self.classes_, codes = _coded(y, self.classes)
         check_consistent_length(features, codes)
-        whole, usable = (part.numpy() for part in whole_numbers(torch.from_numpy(features)))
+        whole, usable = (part.numpy() for part in whole_numbers(features))
         kept = np.flatnonzero(usable & (codes >= 0))
         self.n_dropped_ = len(codes) - len(kept)
         if self.n_dropped_:
@@ -165,9 +168,15 @@ def whole_numbers(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b of whole numbers, exact: in float32, or in float64 where torch may round float32 in products."""
-    rounds = torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled(a.device.type)
-    kind = torch.float64 if rounds else torch.float32
+    kind = torch.float64 if _rounds(a.device.type) else torch.float32
     return a.to(kind) @ b.to(kind)
+
+
+def _rounds(device: str) -> bool:
+    try:
+        return torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled(device)
+    except RuntimeError:  # set through torch.backends.*.fp32_precision, which this call cannot read
+        return True
 
 
 def digest(row: Matrix) -> bytes:

@@ -109,7 +109,8 @@ def _elected(scores: Tensor, votes: Tensor) -> Answers:
     it. Two labels that no head knows yet are among the rivals.
     """
     padded = pad(votes, (0, 2))
-    two = padded.sort(dim=1, descending=True, stable=True).indices[:, :2]
+    width = padded.shape[1]
+    two = (padded * width - torch.arange(width, device=padded.device)).topk(2).indices  # among equals the first
     scores = pad(scores, (0, 2), value=-torch.inf)
     first, second = (
         scores.gather(2, two[:, None, place, None].expand(-1, scores.shape[1], -1))[:, :, 0] for place in (0, 1)
@@ -118,7 +119,7 @@ def _elected(scores: Tensor, votes: Tensor) -> Answers:
     codes = torch.where(lost, two[:, 1], two[:, 0])[:, None]
     own = scores.gather(2, codes[:, None].expand(-1, scores.shape[1], -1))
     duel = (own > scores).sum(1) - (own < scores).sum(1)  # (n, classes + 2): heads won less heads lost
-    gap = (padded.gather(1, codes) - padded).scatter(1, codes, NEVER).sort(1).values[:, :2]
+    gap = (padded.gather(1, codes) - padded).scatter(1, codes, NEVER).neg().topk(2).values.neg()
     overtaken = _operations(gap[:, 1], 2).maximum(_operations(gap.sum(1), 3))
     others = padded.scatter(1, codes, 0)
     strongest = others.topk(2).values

@@ -15,6 +15,7 @@ from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import ConstructorRegistry
 
 from poisonfrogs.cli import say, values
+from poisonfrogs.cli.certify import CertifyCommand
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
 
@@ -98,8 +99,8 @@ class ReportCommand:
         return pages.report(self.run_folder, self.out, self.format)
 
 
-Command = AuditCommand | DemoCommand | ReportCommand
-COMMANDS = {"audit": AuditCommand, "demo": DemoCommand, "report": ReportCommand}
+Command = AuditCommand | CertifyCommand | DemoCommand | ReportCommand
+COMMANDS = {"audit": AuditCommand, "certify": CertifyCommand, "demo": DemoCommand, "report": ReportCommand}
 
 
 def parse(argv: Sequence[str]) -> Command:

@@ -1,0 +1,291 @@
+"""Certified heads on a user's pictures: what each family costs in accuracy, and what it guarantees."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from poisonfrogs import data, journal, pipeline, plan
+from poisonfrogs.certified import Answers, CertifiedClassifier, NeighbourVotes, PartitionVotes, RadiusVotes, StableHead
+from poisonfrogs.certified.saved import family, parameters, save_head
+from poisonfrogs.images import Images
+from poisonfrogs.logistic import Rows
+from poisonfrogs.models import Net
+from poisonfrogs.pipeline import Progress
+from poisonfrogs.plan import Certify
+from poisonfrogs.stats import rounded, wilson
+from poisonfrogs.train import PaperHead
+from poisonfrogs.types import Certificate, CertifySummary, InputError
+
+SCHEMA_VERSION = 1
+FILES = {"plan.json", "summary.json", "curves.json", "answers.jsonl", "report.html", ".lock"}  # of a run
+SHARES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3)  # of the training pictures, at which the frontier is given
+CURVE = 60  # points of a curve at most
+VOTERS = 10  # neighbours for each operation to withstand, where nothing trusted tells better
+ASSUMPTIONS = (
+    "the extractor (weights, preprocessing, normalisation) is out of the attacker's reach",
+    "the parameters of the head and the list of classes are given, not learnt from the training pictures",
+    "an operation is one training picture inserted or removed; an edited one counts as two",
+    "one test picture is asked about at a time, and is itself unchanged (evasion is another matter)",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some pictures with their features."""
+
+    images: Images
+    features: NDArray[np.float32]  # (n, d)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One classifier, and what it says of the pictures that measure it and of those it may be chosen on."""
+
+    classifier: CertifiedClassifier
+    test: Answers
+    trusted: Answers
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """Everything that was measured."""
+
+    certify: Certify
+    net: Net
+    classes: tuple[str, ...]
+    parts: Mapping[str, Part]  # train, test, trusted
+    against: int
+    measured: Sequence[Measured]
+    usual: NDArray[np.bool_]  # which test pictures the usual head gets right
+
+    @property
+    def test(self) -> Images:
+        return self.parts["test"].images
+
+
+def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of: None) -> CertifySummary:
+    """Measure the families of certified heads on a data set; the summary is also in `certify.out`/summary.json.
+
+    Raises InputError, with nothing written, for anything it cannot use.
+    """
+    plan.validate_certify(certify)
+    _check_folder(certify)
+    with pipeline.threads(certify.threads or os.cpu_count() or 1):
+        net, classes, parts = _parts(certify, progress)
+        n_train = len(parts["train"].features)
+        against = plan.operations(certify.against, n_train)
+        proposed = candidates(against, n_train, len(classes))
+        if certify.trusted is None and not isinstance(proposed[0], NeighbourVotes):
+            raise InputError(
+                f"--against {certify.against} is too much for {n_train} training pictures without --trusted; give "
+                "fewer operations, or pictures to choose the head on"
+            )
+        measured = []
+        for number, classifier in enumerate(proposed):
+            progress(f"heads: {family(classifier)}", number, len(proposed))
+            measured.append(_measure(classifier, parts))
+        usual = _undefended(parts, len(classes), plan.seed_of(certify.seed, "undefended"))
+        run = _Run(certify, net, classes, parts, against, measured, usual)
+        best, said, how = _chosen(run)
+        summary = _summary(run, measured[best].classifier, said, how)
+        if certify.save:
+            named = {key: summary[key] for key in ("n_train", "classes", "recommended", "assumptions", "versions")}
+            save_head(certify.save, measured[best].classifier, {**named, "model": _model(certify, net)})
+        _write(run, summary, measured[best].test)
+    return summary
+
+
+def candidates(against: int, n_train: int, classes: int) -> list[CertifiedClassifier]:
+    """The frontier's classifiers, for so many operations; the first is the one to take where nothing is trusted.
+
+    Of the training pictures only their number matters, for what is left out.
+    """
+    known = range(classes)
+    steps = [against * factor + 1 for factor in (VOTERS, 5, 3, 20, 40)]
+    return [
+        *(NeighbourVotes(k=k | 1, classes=known) for k in steps if k < n_train),
+        *(RadiusVotes(threshold=t / 100, classes=known) for t in range(20, 65, 5)),
+        *(PartitionVotes(n_partitions=n | 1, classes=known) for n in steps[:4] if 2 * n < n_train),
+        *(StableHead(alpha=float(against * factor), classes=known) for factor in (10, 30, 100, 300)),
+    ]
+
+
+def _check_folder(certify: Certify) -> None:
+    out = certify.out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
+    held = {child.name for child in out.iterdir()} if out.exists() else set()
+    if held - FILES:
+        raise InputError(f"--out {out} holds {min(held - FILES)!r}, which is not of a run of certify; choose another")
+
+
+def _parts(certify: Certify, progress: Progress) -> tuple[Net, tuple[str, ...], dict[str, Part]]:
+    """Training, test and trusted pictures with their features; unreadable ones are left out."""
+    dataset = data.load(certify.data)
+    sets = {"train": dataset.train, "test": dataset.test}
+    if certify.trusted not in (None, "val"):
+        sets["trusted"] = _of_classes(data.load(str(certify.trusted)), dataset.classes)
+    net = pipeline.network(certify)
+    found = pipeline.featurised(certify, net, sets, progress)
+    dataset.without(found["train"].unreadable, found["test"].unreadable)  # refuses a class with nothing left
+    parts = {}
+    for name, images in sets.items():
+        readable = images.select(i for i in range(len(images)) if i not in found[name].unreadable)
+        parts[name] = Part(readable, found[name].matrix.numpy())
+    return net, dataset.classes, {"trusted": parts["test"], **parts}
+
+
+def _of_classes(trusted: data.DataSet, classes: tuple[str, ...]) -> Images:
+    unknown = sorted(set(trusted.classes) - set(classes))
+    if unknown:
+        raise InputError(f"--trusted {trusted.root} has a class {unknown[0]!r} that the data does not have")
+    images = data.joined(trusted.train, trusted.test)
+    numbers = np.array([classes.index(name) for name in trusted.classes])
+    return replace(images, labels=numbers[images.labels])
+
+
+def _measure(classifier: CertifiedClassifier, parts: Mapping[str, Part]) -> Measured:
+    started = time.perf_counter()
+    train, test, trusted = (parts[name] for name in ("train", "test", "trusted"))
+    classifier.fit(train.features, train.images.labels)
+    said = classifier.answers(test.features)
+    seconds = time.perf_counter() - started
+    return Measured(classifier, said, said if trusted is test else classifier.answers(trusted.features), seconds)
+
+
+def _undefended(parts: Mapping[str, Part], classes: int, seed: int) -> NDArray[np.bool_]:
+    """Which test pictures the usual head (the paper's recipe) gets right: (n,)."""
+    train, test = parts["train"], parts["test"]
+    features, none = torch.from_numpy(train.features), torch.empty(1, 0, dtype=torch.int64)
+    rows = Rows(features, torch.from_numpy(train.images.labels), features[None, :0], none, none)
+    said = PaperHead()(rows, classes, seed=seed).logits(torch.from_numpy(test.features))[0].argmax(1)
+    return np.asarray(said.numpy() == test.images.labels)
+
+
+def _best(measured: Sequence[Measured], labels: NDArray[np.int64], rows: NDArray[np.bool_], against: int) -> int:
+    """The classifier with most trusted pictures (of `rows`) certified right against so many operations.
+
+    Among equal ones that with the largest median radius, then the first.
+    """
+
+    def merit(number: int) -> tuple[int, float]:
+        said = measured[number].trusted
+        right = (said.codes == labels)[rows]
+        radius = said.radius[rows]
+        return int((right & (radius >= against)).sum()), float(np.median(np.where(right, radius, 0)))
+
+    return max(range(len(measured)), key=merit)
+
+
+def _chosen(run: _Run) -> tuple[int, Answers, str]:
+    """The number of the head to recommend, what is reported of it on the test pictures, and how it was chosen.
+
+    Where the test pictures are the trusted ones, each half is reported as answered by the head that the other half
+    would choose: no picture is reported under a choice that it had a part in.
+    """
+    measured, trusted = run.measured, run.certify.trusted
+    if trusted is None:
+        return 0, measured[0].test, f"by a rule that looks at no picture: {VOTERS} neighbours an operation"
+    labels = run.parts["trusted"].images.labels
+    best = _best(measured, labels, np.ones(len(labels), dtype=bool), run.against)
+    if trusted != "val":
+        return best, measured[best].test, f"as the best on {len(labels)} trusted pictures"
+    half = np.array([int(content[:8], 16) % 2 == 0 for content in run.test.hashes])
+    if half.all() or not half.any():
+        raise InputError("--trusted val needs more test pictures: it chooses on one half and reports on the other")
+    swapped = [measured[_best(measured, labels, rows, run.against)].test for rows in (~half, half)]
+    mixed = Answers(*(np.where(half if a.ndim == 1 else half[:, None], a, b) for a, b in zip(*swapped, strict=True)))
+    return best, mixed, "as the best on the test pictures, each half reported under the choice of the other"
+
+
+def _certificate(run: _Run, classifier: CertifiedClassifier, said: Answers) -> Certificate:
+    count, labels = len(run.test), run.test.labels
+    shares = (max(round(share * len(run.parts["train"].features)), 1) for share in SHARES)
+    right = said.codes == labels
+    held = {str(r): int((right & (said.radius >= r)).sum()) for r in sorted({1, run.against, *shares})}
+    return {
+        "family": family(classifier),
+        "parameters": parameters(classifier),
+        "accuracy": round(float(right.mean()), 6),
+        "accuracy_ci95": rounded(wilson(int(right.sum()), count)),
+        "median_radius": float(np.median(np.where(right, said.radius, 0))),
+        "certified": {r: round(number / count, 6) for r, number in held.items()},
+        "certified_ci95": {r: rounded(wilson(number, count)) for r, number in held.items()},
+    }
+
+
+def _summary(run: _Run, recommended: CertifiedClassifier, said: Answers, how: str) -> CertifySummary:
+    frontier = [_certificate(run, one.classifier, one.test) for one in run.measured]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "n_train": len(run.parts["train"].features),
+        "n_test": len(run.test),
+        "classes": list(run.classes),
+        "against": run.against,
+        "undefended_accuracy": round(float(run.usual.mean()), 6),
+        "undefended_ci95": rounded(wilson(int(run.usual.sum()), len(run.test))),
+        "recommended": _certificate(run, recommended, said),
+        "chosen": how,
+        "frontier": frontier,
+        "seconds": [round(one.seconds, 3) for one in run.measured],
+        "assumptions": list(ASSUMPTIONS),
+        "model": {"name": run.net.name, "weights": run.net.weights, "source": run.net.source},
+        "seed": run.certify.seed,
+        "versions": pipeline.versions(),
+        "hardware": pipeline.hardware(run.net.device),
+    }
+
+
+def _model(certify: Certify, net: Net) -> dict[str, Any]:
+    """The extractor, with the options that load it again."""
+    transform = json.loads(json.dumps(asdict(net.view)))
+    held = {"name": net.name, "weights": net.weights, "dim": net.dim, "transform": transform}
+    return held | {"view": certify.view, "size": certify.size}
+
+
+def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
+    """The run folder; summary.json last."""
+    out, test, classes = run.certify.out, run.test, run.classes
+    out.mkdir(parents=True, exist_ok=True)
+    written = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "certify",
+        "certify": plan.identity(run.certify),
+        "model": _model(run.certify, run.net),
+        "versions": summary["versions"],
+    }
+    answers = zip(test.ids, test.labels.tolist(), best.codes.tolist(), best.radius.tolist(), strict=True)
+    rows = [
+        {"id": name, "class": classes[label], "predicted": classes[code], "radius": radius}
+        for name, label, code, radius in answers
+    ]
+    with journal.one_writer(out):
+        journal.write_json(
+            out / "plan.json", written | {"model": _model(run.certify, run.net), "versions": summary["versions"]}
+        )
+        journal.write_json(out / "curves.json", [_curve(one, test.labels) for one in run.measured])
+        journal.write_bytes(out / "answers.jsonl", b"".join(map(journal.encode, rows)))
+        journal.write_json(out / "summary.json", summary)
+
+
+def _curve(one: Measured, labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Certified accuracy at so many operations, as a curve to draw."""
+    right = one.test.codes == labels
+    most = int(one.test.radius.max()) + 1
+    operations = np.unique(np.concatenate([[0], np.geomspace(1, most, CURVE).round()]).astype(int))
+    return {
+        "family": family(one.classifier),
+        "parameters": parameters(one.classifier),
+        "operations": operations.tolist(),
+        "certified": [round(float((right & (one.test.radius >= r)).mean()), 6) for r in operations],
+    }

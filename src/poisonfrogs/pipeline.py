@@ -1,0 +1,79 @@
+"""Pictures through a frozen extractor: the network, the features, and the machine they were computed on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from poisonfrogs import models
+from poisonfrogs.features import Features, default_cache, features
+from poisonfrogs.images import Images
+from poisonfrogs.plan import Pipeline
+
+Progress = Callable[[str, int, int], None]  # (stage, done, of)
+
+
+def device(options: Pipeline) -> str:
+    """Where the network computes."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+
+
+def network(options: Pipeline) -> models.Net:
+    """The frozen extractor. Raises InputError for a network or weights that cannot be used."""
+    return models.load(
+        options.model,
+        weights=str(options.weights) if options.weights else None,
+        view=options.view,
+        size=options.size,
+        device=device(options),
+    )
+
+
+def featurised(
+    options: Pipeline, net: models.Net, parts: Mapping[str, Images], progress: Progress, stage: str = "features"
+) -> dict[str, Features]:
+    """Features of several sets, by their names, under one progress bar."""
+    total, done = sum(map(len, parts.values())), 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done, total)
+
+    cache = options.cache or default_cache()
+    return {name: features(net, images, cache=cache, progress=advance) for name, images in parts.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("poisonfrogs", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def hardware(device: torch.device) -> str:
+    """The machine, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many CPU threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,299 @@
+"""certify: whole runs on toy data, what they write and print, heads that are saved, and pictures that they are asked about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import toy
+from poisonfrogs import (
+    NeighbourVotes,
+    PartitionVotes,
+    RadiusVotes,
+    StableHead,
+    extract_features,
+    load_data,
+    load_head,
+    load_model,
+    run_certify,
+)
+from poisonfrogs.certified.saved import save_head
+from poisonfrogs.certify import candidates
+from poisonfrogs.cli import main
+from poisonfrogs.plan import Certify
+from poisonfrogs.types import InputError
+from runs import on_disk, refused
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def certify(data: Path, tmp_path: Path, cache: Path) -> Certify:
+    """A small run that has not run: 24 training pictures, 40 test pictures."""
+    return Certify(data=data, model="toy:factory", out=tmp_path / "run", cache=cache, threads=1, against="1")
+
+
+def given(certify: Certify, *more: str) -> list[str]:
+    line = f"certify {certify.data} --model toy:factory --out {certify.out} --cache {certify.cache} --threads 1"
+    return [*line.split(), "--against", "1", *more]
+
+
+def test_what_is_reported_is_what_the_classifier_says(certify: Certify) -> None:
+    """Fitted again by hand on the same features: accuracy, radii and certified shares are the same."""
+    summary = run_certify(certify)
+    net, data = load_model("toy:factory"), load_data(certify.data)
+    train, test = (extract_features(net, part, cache=certify.cache).matrix.numpy() for part in (data.train, data.test))
+    kinds = {"radius": RadiusVotes, "neighbours": NeighbourVotes, "partitions": PartitionVotes, "stable": StableHead}
+    for row in summary["frontier"]:
+        mine = kinds[row["family"]](**row["parameters"], classes=[0, 1]).fit(train, data.train.labels)
+        right, radius = mine.predict(test) == data.test.labels, mine.certified_radius(test)
+        assert row["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+        assert row["median_radius"] == np.median(np.where(right, radius, 0))
+        for operations, share in row["certified"].items():
+            assert share == pytest.approx((right & (radius >= int(operations))).mean(), abs=1e-6)
+    assert summary["recommended"] == summary["frontier"][0]
+    assert summary["recommended"]["parameters"] == {"k": 11}
+    assert json.loads((certify.out / "summary.json").read_text()) == summary
+    rows = [json.loads(line) for line in (certify.out / "answers.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(data.test.ids)
+    assert np.mean([row["class"] == row["predicted"] for row in rows]) == summary["recommended"]["accuracy"]
+    assert np.mean([row["radius"] >= 1 and row["class"] == row["predicted"] for row in rows]) == pytest.approx(
+        summary["recommended"]["certified"]["1"]
+    )
+
+
+def test_the_same_run_gives_the_same_figures(certify: Certify) -> None:
+    first = run_certify(certify)
+    again = run_certify(certify)
+    assert first | {"seconds": []} == again | {"seconds": []}
+
+
+def test_the_rule_looks_at_no_picture() -> None:
+    """Without --trusted: a function of the number of operations, whatever the data."""
+    for n_train in (500, 5_000, 50_000):
+        assert candidates(19, n_train, 2)[0].get_params()["k"] == 191
+
+
+def test_chosen_on_trusted_pictures_it_is_the_best_on_them(certify: Certify, tmp_path: Path) -> None:
+    trusted = toy.write_folder(tmp_path / "trusted", train=6, test=6)
+    summary = run_certify(replace(certify, trusted=str(trusted), against="3"))
+    net, data, ours = load_model("toy:factory"), load_data(certify.data), load_data(trusted)
+    train = extract_features(net, data.train, cache=certify.cache).matrix.numpy()
+    seen = np.vstack([extract_features(net, part, cache=certify.cache).matrix for part in (ours.train, ours.test)])
+    labels = np.concatenate([ours.train.labels, ours.test.labels])
+    held = []
+    for classifier in candidates(3, 24, 2):
+        classifier.fit(train, data.train.labels)
+        held.append(((classifier.predict(seen) == labels) & (classifier.certified_radius(seen) >= 3)).sum())
+    best = candidates(3, 24, 2)[int(np.argmax(held))]
+    recommended = summary["recommended"]
+    mine = next(row for row in summary["frontier"] if row == recommended)
+    number = summary["frontier"].index(mine)
+    assert held[number] == max(held)
+    assert "12" not in summary["chosen"]
+    assert "24 trusted pictures" in summary["chosen"]
+    assert best.classes == range(2)
+
+
+def test_test_pictures_that_choose_are_reported_under_the_other_half_s_choice(certify: Certify) -> None:
+    summary = run_certify(replace(certify, trusted="val", against="4"))
+    assert "each half" in summary["chosen"]
+    recommended = summary["recommended"]
+    chosen = [row for row in summary["frontier"] if row["parameters"] == recommended["parameters"]]
+    assert len(chosen) == 1
+    assert recommended["certified"]["4"] <= max(row["certified"]["4"] for row in summary["frontier"])
+
+
+# --- from the command line
+
+
+def test_the_table_and_the_sentence(certify: Certify, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(given(certify)) == 0
+    out = capsys.readouterr().out
+    summary = json.loads((certify.out / "summary.json").read_text())
+    assert "the usual head" in out
+    share = summary["recommended"]["certified"]["1"]
+    said = f"inserts or removes up to 1 of your 24 training pictures cannot change {share:.1%} of the answers"
+    assert said in " ".join(out.split())
+    assert out.count("assumed: ") == len(summary["assumptions"]) >= 4
+    for row in summary["frontier"]:
+        assert f"{row['family']} " in out
+
+
+def test_json_on_stdout_is_the_summary(certify: Certify, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(given(certify, "--format", "json")) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads((certify.out / "summary.json").read_text())
+    assert err == ""
+
+
+def test_fail_under(certify: Certify) -> None:
+    """Of 24 training pictures, 17 neighbours cannot withstand 5 operations everywhere."""
+    held = run_certify(replace(certify, against="5"))["recommended"]["certified"]["5"]
+    assert held < 1
+    assert main(given(certify, "--against", "5", "--fail-under", str(held))) == 0
+    assert main(given(certify, "--against", "5", "--fail-under", str(held + 0.01))) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--against 0", "--against '0' is out of range; expected a number such as 20, or a share such as 1%"),
+        ("--against 101%", "--against '101%' is out of range"),
+        ("--against many", "--against 'many' is out of range"),
+        ("--against 1.5", "--against '1.5' is out of range"),
+        ("--against 50%", "too much for 24 training pictures without --trusted"),
+        ("--trusted nowhere", "nowhere does not exist"),
+        ("--fail-under 2", "--fail-under 2.0 is out of range"),
+        ("--head gone.safetensors", "no head file gone.safetensors"),
+        ("another.png", "pictures to ask about need --head"),
+        ("--threads 0", "--threads 0 is out of range"),
+        ("--againts 3", "near names: --against"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    certify: Certify, more: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given(certify, *more.split())) == 2
+    refused(capsys, says)
+    assert not certify.out.exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(certify: Certify, capsys: pytest.CaptureFixture[str]) -> None:
+    certify.out.mkdir()
+    (certify.out / "thesis.tex").write_text("years of work")
+    before = on_disk(certify.out)
+    assert main(given(certify)) == 2
+    refused(capsys, "holds 'thesis.tex', which is not of a run of certify")
+    assert on_disk(certify.out) == before
+
+
+def test_trusted_pictures_of_an_unknown_class_are_refused(
+    certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trusted = toy.write_folder(tmp_path / "trusted")
+    (trusted / "train" / "blue").rename(trusted / "train" / "green")
+    (trusted / "val" / "blue").rename(trusted / "val" / "green")
+    assert main(given(certify, "--trusted", str(trusted))) == 2
+    refused(capsys, "has a class 'green' that the data does not have")
+
+
+# --- saved heads
+
+FITTED = [
+    RadiusVotes(0.4),
+    NeighbourVotes(7),
+    NeighbourVotes(500),
+    PartitionVotes(9),
+    PartitionVotes(9, run_off=True),
+    StableHead(5.0),
+]
+
+
+@pytest.fixture(scope="module")
+def blobs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training features and labels of three classes, and rows to ask about, with some that are of no use."""
+    rng = np.random.default_rng(3)
+    centres, y = rng.normal(size=(3, 12)), rng.integers(0, 3, 90)
+    asked = rng.normal(size=(40, 12)).astype(np.float32)
+    asked[3], asked[5, 2], asked[7] = 0, np.nan, 1e30
+    return (centres[y] + rng.normal(size=(90, 12))).astype(np.float32), y, asked
+
+
+@pytest.mark.parametrize("classifier", FITTED, ids=str)
+def test_a_saved_head_answers_as_the_classifier_did(classifier, blobs, tmp_path: Path) -> None:
+    x, y, asked = blobs
+    classifier.fit(x, y)
+    save_head(tmp_path / "h.safetensors", classifier, {"note": "mine"})
+    head = load_head(tmp_path / "h.safetensors")
+    expected = classifier.answers(asked)
+    for mine, theirs in zip(head(torch.from_numpy(asked)), expected, strict=True):
+        assert np.array_equal(mine.numpy(), theirs)
+    assert head.card["note"] == "mine"
+    assert head.card["dim"] == 12
+    assert expected.radius.max() > 0
+    behind = nn.Sequential(nn.Identity(), head)(torch.from_numpy(asked))
+    assert torch.equal(behind.codes, torch.from_numpy(expected.codes))
+
+
+@pytest.mark.parametrize("classifier", FITTED, ids=str)
+def test_an_exported_head_answers_as_the_classifier_did(classifier, blobs, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x, y, asked = blobs
+    expected = classifier.fit(x, y).answers(asked)
+    rows = torch.export.Dim("rows", min=2, max=4096)
+    program = torch.onnx.export(
+        classifier.head_, (torch.from_numpy(asked[:8]),), dynamo=True, dynamic_shapes=({0: rows},), verbose=False
+    )
+    program.save(tmp_path / "h.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "h.onnx")
+    said = session.run(None, {session.get_inputs()[0].name: asked})
+    assert np.array_equal(said[0], expected.codes)
+    assert np.array_equal(said[1], expected.radius)
+    assert np.allclose(said[2], expected.probabilities, atol=1e-6)
+
+
+def test_pictures_are_answered_from_the_command_line(
+    certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = tmp_path / "head.safetensors"
+    run_certify(replace(certify, save=head))
+    rows = [json.loads(line) for line in (certify.out / "answers.jsonl").read_text().splitlines()]
+    pictures = [str(certify.data / row["id"]) for row in rows[:3]]
+    assert main(["certify", *pictures, "--head", str(head), "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["schema_version"] == 1
+    assert [(one["predicted"], one["radius"]) for one in said["answers"]] == [
+        (row["predicted"], row["radius"]) for row in rows[:3]
+    ]
+    assert main(["certify", pictures[0], "--head", str(head)]) == 0
+    assert f"{rows[0]['predicted']}  radius {rows[0]['radius']}  {pictures[0]}" in capsys.readouterr().out
+
+
+def test_a_head_is_not_asked_through_another_extractor(
+    certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, other = tmp_path / "head.safetensors", toy.factory()
+    run_certify(replace(certify, save=head))
+    save_file({name: tensor + 0.01 for name, tensor in other.state_dict().items()}, tmp_path / "other.safetensors")
+    picture = str(certify.data / "val/red/00.png")
+    assert main(["certify", picture, "--head", str(head), "--weights", str(tmp_path / "other.safetensors")]) == 2
+    refused(capsys, "was fitted on toy:factory with other weights")
+    Image.new("RGB", (9, 9)).save(tmp_path / "broken.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:40])
+    assert main(["certify", str(tmp_path / "broken.png"), "--head", str(head)]) == 2
+    refused(capsys, "broken.png cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: path.write_bytes(b"no tensors"), "cannot be read"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path), "holds no certified head"),
+        (lambda path: _resaved(path, schema_version=99), "another version"),
+        (lambda path: _resaved(path, family="magic"), "another version"),
+        (lambda path: _resaved(path, family="stable"), "does not hold what"),
+        (lambda path: _resaved(path, dim=13), "do not fit together"),
+        (lambda path: _resaved(path, classes=["one"]), "do not fit together"),
+    ],
+)
+def test_a_file_that_is_no_head_is_refused(change, says: str, blobs, tmp_path: Path) -> None:
+    x, y, _ = blobs
+    path = tmp_path / "h.safetensors"
+    save_head(path, RadiusVotes().fit(x, y), {})
+    change(path)
+    with pytest.raises(InputError, match=says):
+        load_head(path)
+
+
+def _resaved(path: Path, **changes: object) -> None:
+    card = load_head(path).card | changes
+    save_file(load_file(path), path, metadata={"card": json.dumps(card)})
