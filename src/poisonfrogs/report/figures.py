@@ -113,11 +113,10 @@ def paired(
         needles.append(f"M{at:.1f} {y(first):.1f}V{y(second):.1f}")
         dots.append(tag("circle", cx=at, cy=y(first), r=radius, class_="dot before"))
         dots.append(tag("circle", cx=at, cy=y(second), r=radius, class_=f"dot {tone}"))
-    step = max(1, round(len(pairs) / 5))
-    ticks = [(float(n), str(n)) for n in range(step, len(pairs) + 1, step)]
+    ticks = [(n, f"{n:g}") for n in x.ticks(whole=True) if 0 < n <= len(pairs)]
     content = [
         frame(x, y, ("targets, in order", y_label), ticks),
-        tag("path", d="".join(needles), class_="needle", stroke_width=thin),
+        tag("path", d="".join(needles), class_="needle many" if len(pairs) > 60 else "needle", stroke_width=thin),
         *dots,
     ]
     return drawing(content, title, _pair_text(pairs, before, after, y_label))

@@ -105,7 +105,7 @@ def _accuracy(outcomes: Sequence[Outcome]) -> Figure:
     pairs = [(100 * one.control_accuracy, 100 * one.accuracy) for one in outcomes]
     title = "Accuracy on the other test pictures"
     values = [value for pair in pairs for value in pair]
-    low = max(0.0, min(values) - max(1.0, 2 * (max(values) - min(values))))
+    low = max(0.0, min(values) - max(0.2, 0.5 * (max(values) - min(values))))
     return Figure(
         paired(pairs, ("without the poison", "with it", "accuracy, %"), title, (low, 100.0)),
         title,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from poisonfrogs.plan import WHERE, Audit
@@ -60,6 +61,9 @@ def command(audit: dict[str, Any], name: str | None) -> list[str]:
 def _written(option: str, value: Any) -> str:
     if value is None:
         return "none"
+    if option == "weights" or (option in ("model", "auditor") and "=" in value):  # where it lies is nobody's business
+        name, sign, file = value.rpartition("=")
+        value = f"{name}{sign}{Path(file).name}"
     if option == "eps" and abs(255 * value - round(255 * value)) < 1e-9:
         return levels(value)
     return shlex.quote(str(value))

@@ -1,0 +1,461 @@
+"""The report: what it says is what the run folder holds, whatever that is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import toy
+from pages import Page, copied, edited, many, read
+from poisonfrogs import journal, plan
+from poisonfrogs.audit import run_audit
+from poisonfrogs.cli import main
+from poisonfrogs.cli.commands import COMMANDS, parse
+from poisonfrogs.plan import Audit
+from poisonfrogs.report import embed, page
+from poisonfrogs.report.figures import Axis
+from poisonfrogs.report.projection import plane
+from poisonfrogs.report.sections import explained, reproduce
+from poisonfrogs.text import interval, percent
+from runs import on_disk, refused
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NASTY = {
+    "script": '<script>alert("x")</script>',
+    "quotes": "\"'`&amp;<b>",
+    "newlines": "a\nb\r\nc\x00\x1b[2J",
+    "right to left": "abc\u202etxt.exe\u200f\u2066",
+    "300 characters": "n" * 300,
+    "a lone surrogate": "pic\udcff",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path, cache: Path) -> Path:
+    """A finished audit of 40 toy targets, some of which fall, with an auditor."""
+    out = tmp_path_factory.mktemp("report") / "run"
+    run_audit(
+        Audit(
+            data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=20, head="logistic:100",
+            precision="fp32", targets=12, eps=64 / 255, auditor="toy:factory",
+        )
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def summary(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def shown(run: Path) -> Page:
+    return read(run)
+
+
+# --- what it says
+
+
+def test_the_numbers_are_the_summary_s(shown: Page, summary: dict[str, Any]) -> None:
+    assert 0 < summary["n_success"] < summary["n_eligible"] or summary["n_success"] == summary["n_eligible"]
+    said = shown.words
+    for expected in (
+        f"{summary['n_success']} of {summary['n_eligible']} targets fell",
+        f"success rate {percent(summary['success_rate'])} {interval(summary['ci95'])}",
+        f"{percent(summary['control_rate'])}, {interval(summary['control_ci95'])}",
+        f"median confidence in the wrong class {summary['median_confidence']:.4f}",
+        f"without the poison {summary['control_median_confidence']:.4f}",
+        f"accuracy {100 * summary['clean_accuracy']:.2f} %",
+        f"changed by {-100 * summary['mean_accuracy_drop']:+.2f} points on average, "
+        f"{-100 * summary['worst_accuracy_drop']:+.2f} at worst",
+        f"It called {summary['auditor']['n_agreed']} of {summary['auditor']['n_poisons']} what their label says",
+        f"seconds a trial {summary['seconds_per_trial']:.2f}",
+        summary["hardware"],
+        summary["model"]["weights"],
+        *(f"{check['name']} {check['message']}" for check in summary["checks"]),
+        *(f"{name} {version}" for name, version in summary["versions"].items()),
+    ):
+        assert expected in said, expected
+
+
+def test_the_sections_stand_in_their_order_and_the_contents_lead_to_them(shown: Page) -> None:
+    anchors = ["result", "kills", "numbers", "space", "explained", "reproduce"]
+    assert [one["id"] for one in shown.all("section") if one.get("id")] == anchors
+    assert [one["href"] for one in shown.all("a")][1 : 1 + len(anchors)] == [f"#{anchor}" for anchor in anchors]
+    assert not shown.open  # every element is closed
+    ids = [one["id"] for _, one in shown.elements if "id" in one]
+    assert len(ids) == len(set(ids))
+
+
+def test_nothing_on_the_page_comes_from_elsewhere(shown: Page) -> None:
+    for _, attributes in shown.elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), value
+    (policy,) = [one["content"] for one in shown.all("meta") if one.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_every_trial_has_its_card_and_every_chart_its_table(shown: Page, run: Path) -> None:
+    rows = journal.rows(run / "journal.jsonl")
+    cards = [one for one in shown.all("li") if "data-trial" in one]
+    assert sorted(int(str(one["data-trial"])) for one in cards) == [row["trial_id"] for row in rows]
+    state = {int(str(one["data-trial"])): one["data-state"] for one in cards}
+    for row in rows:
+        expected = (
+            "failed"
+            if row["failed"]
+            else "ineligible"
+            if not row["eligible"]
+            else "fell"
+            if row["success"]
+            else "stood"
+        )
+        assert state[row["trial_id"]] == expected
+        base = ["blue", "red"].index(row["base_class"])
+        assert f"{row['probabilities'][base]:.6f}" in shown.words
+        assert f"{row['distance_after'][0]:.4f}" in shown.words
+        assert f"{row['rotation_degrees']:.2f}" in shown.words
+        assert f"{row['ssim'][0]:.4f}" in shown.words
+
+
+def test_every_drawing_has_words(shown: Page) -> None:
+    drawings = shown.all("svg")
+    assert len(drawings) > 15
+    for one in drawings:
+        assert one.get("aria-hidden") == "true" or (one.get("role") == "img" and str(one["aria-label"]).endswith("."))
+    assert all("alt" in one for one in shown.all("img"))
+
+
+def test_pictures_are_embedded_as_they_lie_in_the_run(shown: Page, run: Path) -> None:
+    embedded = {base64.b64decode(str(one["src"]).partition(",")[2]) for one in shown.all("img")}
+    for row in journal.rows(run / "journal.jsonl"):
+        for file in (row["target_file"], *row["base_files"], *row["poison_files"]):
+            assert (run / file).read_bytes() in embedded
+
+
+def test_the_command_gives_the_plan_again(run: Path) -> None:
+    recorded = json.loads((run / "plan.json").read_text())["audit"]
+    given = shlex.split(" ".join(reproduce.command(recorded, None)))[1:]
+    assert plan.identity(Audit(**{f: getattr(parse(given), f) for f in Audit.__dataclass_fields__})) == recorded
+
+
+def test_what_the_page_advises_exists(shown: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["audit", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", shown.words))
+    assert named
+    assert named <= known
+    assert all(way.command in (None, *COMMANDS) for way in explained.WAYS)
+    assert set(re.findall(r"poisonfrogs ([a-z]+) ", shown.words)) <= {*COMMANDS}
+
+
+def test_one_pair_of_classes_is_named(run: Path, tmp_path: Path, shown: Page) -> None:
+    one_way = edited(run, tmp_path / "run", lambda rows: rows, lambda held: [one.update(target_class=0, base_class=1) for one in held["trials"]])  # fmt: skip
+    assert "blue taken for red" in read(one_way).words
+    assert "blue taken for red" not in shown.words
+
+
+# --- names
+
+
+@pytest.mark.parametrize("name", NASTY.values(), ids=NASTY)
+def test_names_stay_text(name: str, run: Path, tmp_path: Path) -> None:
+    def rows(held: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        classes = {"blue": name, "red": "red"}
+        return [
+            row
+            | {key: classes[row[key]] for key in ("base_class", "target_class")}
+            | {"target_id": f"val/{name}", "base_ids": [f"train/{name}"], "failure": name, "failed": True}
+            for row in held
+        ]
+
+    def renamed(held: dict[str, Any]) -> None:
+        held["data"]["classes"] = [name, "red"]
+        held["auditor"]["name"] = held["model"]["name"] = held["audit"]["victim"] = name
+
+    mine = edited(run, tmp_path / "run", rows, renamed)
+    html = page.write(mine).path.read_text()
+    read_back, before = Page(html), read(run)
+    assert len(read_back.all("script")) == len(before.all("script")) == 1
+    assert not read_back.open
+    tags = {tag for tag, _ in before.elements}
+    assert {tag for tag, _ in read_back.elements} <= tags
+    from poisonfrogs.text import printable
+
+    assert "".join(printable(name).split()) in "".join(read_back.words.split())
+    assert all(char.isprintable() or char == "\n" for char in html)
+
+
+def test_files_outside_the_run_are_not_read(run: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(secret)
+    mine = edited(run, tmp_path / "run", lambda rows: [row | {"poison_files": ["../secret.png"], "target_file": str(secret)} for row in rows])  # fmt: skip
+    html = page.write(mine).path.read_text()
+    assert base64.b64encode(secret.read_bytes()).decode() not in html
+    assert "not in the run folder" in html
+
+
+# --- runs of all kinds
+
+
+def finished(run: Path, code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["report", str(run)]) == code
+    assert capsys.readouterr().out.startswith("The report is ")
+    return Page((run / "report.html").read_text()).words
+
+
+def test_a_run_without_a_trial(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = edited(run, tmp_path / "run", lambda rows: [])
+    (nothing / "journal.jsonl").unlink()
+    said = finished(nothing, 3, capsys)
+    assert "0 of 0 targets fell" in said
+    assert "Interrupted. 0 of 12 trials are in the journal" in said
+    assert "Nothing has been measured: no trial was run to its end." in said
+    none_planned = edited(run, tmp_path / "none", lambda rows: [], lambda held: held.update(trials=[]))
+    assert "no trial was run" in finished(none_planned, 3, capsys)
+
+
+def test_a_run_interrupted_in_the_middle(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = edited(run, tmp_path / "run", lambda rows: rows[:5])
+    with (half / "journal.jsonl").open("ab") as file:
+        file.write(b'{"trial_id": 5, "tor')
+    said = finished(half, 3, capsys)
+    assert "Interrupted. 5 of 12 trials are in the journal, and all figures on this page are of those." in said
+    fell = sum(row["success"] for row in journal.rows(half / "journal.jsonl"))
+    assert f"{fell} of 5 targets fell" in said
+    assert "They are made when the run is finished." in said
+    single = edited(run, tmp_path / "one", lambda rows: rows[:1])
+    assert "Interrupted. 1 of 12 trials is in the journal, and all figures on this page are of it." in finished(single, 3, capsys)  # fmt: skip
+
+
+def test_a_run_whose_trials_all_failed(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:
+    run_audit(replace(audit, model="toy:Gradientless"))
+    said = finished(audit.out, 3, capsys)
+    assert "Nothing has been measured: every trial failed before it could say anything." in said
+    assert "failed_trials 6 of 6 trials failed" in said
+    assert "could not be crafted (6)" in said
+    assert "the run holds no evasion example" in said
+
+
+def test_a_run_on_one_s_own_training_code(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:
+    run_audit(replace(audit, victim="toy:victim", head="paper"))
+    said = finished(audit.out, 0, capsys)
+    assert "Not drawn: the victim was your own training code (toy:victim)" in said
+    assert "Not drawn: it needs a gradient, and the victim was your own training code." in said
+    assert "How far the boundary turned" not in said
+    assert "Nobody was asked." in said
+
+
+def test_a_run_of_several_watermarked_poisons(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:
+    run_audit(replace(audit, poisons=3, watermark=0.3, targets=1, store="jpeg:90", eps=None))
+    said = finished(audit.out, 0, capsys)
+    assert "3 correctly labelled pictures" in said
+    assert "Each target has 3 poisons; the first is shown." in said
+    assert "Poisons were stored as JPEG:90" in said
+    assert "the paper's penalty on the distance" in said
+    assert "1 of 1 target fell" in said or "0 of 1 target fell" in said
+    row = journal.rows(audit.out / "journal.jsonl")[0]
+    assert base64.b64encode((audit.out / row["poison_files"][0]).read_bytes()).decode() in (audit.out / "report.html").read_text()  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", ["pictures", "poisons", "features"])
+def test_what_was_deleted_is_said_to_be_missing(run: Path, tmp_path: Path, missing: str) -> None:
+    mine = copied(run, tmp_path / "run")
+    for file in (mine / missing).iterdir():
+        file.unlink()
+    said = read(mine).words
+    assert ("not in the run folder" in said) == (missing != "features")
+    assert ("has no features/" in said) == (missing == "features")
+
+
+# --- what it refuses
+
+
+def test_another_schema_version_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = edited(run, tmp_path / "run", plan=lambda held: held.update(schema_version=99))
+    assert main(["report", str(mine)]) == 2
+    refused(capsys, "schema version 99", "reads 1")
+    assert not (mine / "report.html").exists()
+
+
+def _not_json(run: Path) -> None:
+    (run / "plan.json").write_text("{")
+
+
+def _other_kind(run: Path) -> None:
+    (run / "plan.json").write_text('{"schema_version": 1, "kind": "sculpture"}')
+
+
+def _no_plan(run: Path) -> None:
+    (run / "plan.json").unlink()
+
+
+def _no_classes(run: Path) -> None:
+    (run / "plan.json").write_text('{"schema_version": 1, "kind": "audit", "trials": []}')
+
+
+def _older_rows(run: Path) -> None:
+    (run / "journal.jsonl").write_text('{"trial_id": 0, "group": 0}\n')
+
+
+def _broken_features(run: Path) -> None:
+    (run / "features/clean.safetensors").write_bytes(b"nonsense")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (_not_json, "is no JSON object"),
+        (_other_kind, "is of kind 'sculpture'; this version reports audit"),
+        (_no_plan, "holds no run (plan.json is not there)"),
+        (_no_classes, "cannot be read"),
+        (_older_rows, "has a line that this version of poisonfrogs cannot read"),
+        (_broken_features, "clean.safetensors cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_a_line(
+    broken: Callable[[Path], None], said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = copied(run, tmp_path / "run")
+    broken(mine)
+    assert main(["report", str(mine)]) == 2
+    refused(capsys, said)
+    assert not (mine / "report.html").exists()
+
+
+def test_no_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    refused(capsys, "is no run folder")
+
+
+# --- how it is written
+
+
+def test_only_the_page_is_written_and_the_same_page_each_time(run: Path, tmp_path: Path) -> None:
+    mine = copied(run, tmp_path / "run")
+    before = on_disk(mine)
+    page.write(mine, tmp_path / "elsewhere.html")
+    assert on_disk(mine) == before
+    page.write(mine)
+    assert on_disk(mine) == before | {"report.html": (tmp_path / "elsewhere.html").read_bytes()}
+
+
+def test_json_says_where_it_is(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine.html"
+    assert main(["report", str(run), "--out", str(out), "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["schema_version"], said["report"], said["bytes"]) == (1, str(out), out.stat().st_size)
+    assert said["finished"] is True
+
+
+def test_an_audit_ends_with_its_page(here: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from runs import quick
+
+    assert main(quick(cache)) == 0
+    assert "The page to read is run/report.html" in capsys.readouterr().out
+    written = (here / "run/report.html").read_bytes()
+    assert main(["report", "run"]) == 0
+    assert (here / "run/report.html").read_bytes() == written
+
+
+def test_782_trials_of_224_pixels_stay_below_15_mb(run: Path, tmp_path: Path) -> None:
+    def photograph(file: Path, seed: int) -> None:
+        """As a PNG a photograph of 224 pixels takes 90 to 120 kB."""
+        rng = np.random.default_rng(seed)
+        smooth = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize(
+            (224, 224), Image.Resampling.BICUBIC
+        )
+        noise = rng.normal(0, 4, (224, 224, 3))
+        Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)).save(file)
+
+    large = many(run, tmp_path / "run", 782)
+    for number, row in enumerate(journal.rows(run / "journal.jsonl")):
+        for kind, file in enumerate((row["target_file"], *row["base_files"], *row["poison_files"])):
+            photograph(large / file, 3 * number + kind)
+    assert sum(file.stat().st_size for file in (large / "poisons").iterdir()) > 12 * 90_000
+    written = page.write(large)
+    assert written.bytes < 15_000_000
+    cards = [one for one in Page(written.path.read_text()).all("li") if "data-trial" in one]
+    assert len(cards) == 782
+
+
+# --- its parts
+
+
+def test_the_projection_has_a_closed_form() -> None:
+    """Rotated and moved, the constructed case keeps its coordinates."""
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+    at = rng.normal(size=5)
+    base, target = at + turn[:, 0] * 3, at - turn[:, 0]
+    normal, offset = turn @ np.array([2.0, -1.5, 0, 0, 0]), 0.7
+    shown = plane(base, target, normal, offset)
+    points = rng.normal(size=(20, 5))
+    expected = points @ turn[:, :2] * [1, -1]
+    np.testing.assert_allclose(shown(points), expected, atol=1e-12)
+    np.testing.assert_allclose(shown.line, (2.0, 1.5, 0.7), atol=1e-12)
+    sides = [a * shown.line[0] + b * shown.line[1] + shown.line[2] for a, b in shown(points)]
+    np.testing.assert_allclose(sides, points @ normal + offset, atol=1e-12)
+
+
+def test_a_normal_along_the_means_has_no_second_axis() -> None:
+    shown = plane(np.array([1.0, 0]), np.array([0.0, 0]), np.array([4.0, 0]), -2.0)
+    assert shown(np.array([[3.0, 5.0]])) == [(3.0, 0.0)]
+    assert shown.line == (4.0, 0.0, -2.0)
+
+
+def test_points_stand_on_the_side_that_the_victim_said(run: Path) -> None:
+    _, opened = page.opened(run)
+    clean, held = opened.tensors("clean"), opened.tensors("000000")
+    asked = 0
+    for i, one in enumerate(opened.outcomes):
+        means = clean["means"][one.base], clean["means"][one.target]
+        for kind, said in (("control_", one.control_probabilities), ("", one.probabilities)):
+            shown = plane(*means, held[f"{kind}normal"][i], float(held[f"{kind}offset"][i]))
+            ((x, y),) = shown(held["target"][i])
+            score = shown.line[0] * x + shown.line[1] * y + shown.line[2]
+            assert 1 / (1 + np.exp(-score)) == pytest.approx(said[one.base], abs=1e-4)
+            asked += 1
+    assert asked == 24
+
+
+def test_differences_are_magnified_around_grey(run: Path) -> None:
+    _, opened = page.opened(run)
+    assert embed.magnification(opened) == int(127 / 64)
+    one = opened.outcomes[0]
+    shown = embed.difference(opened, one.base_files[0], one.poison_files[0], 1)
+    assert shown is not None
+    import io
+
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.uri.partition(",")[2]))).convert("RGB"), dtype=int)
+    base, poison = (np.asarray(Image.open(run / file), dtype=int) for file in (one.base_files[0], one.poison_files[0]))
+    assert np.array_equal(pixels, 128 + poison - base)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.93, 0.97), (-12.0, 30.0), (5.0, 5.5), (0.0, 1e-6)])
+def test_ticks_are_round_inside_and_a_few(low: float, high: float) -> None:
+    ticks = Axis(low, high, 0, 1).ticks()
+    assert 2 <= len(ticks) <= 11
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    steps = np.diff(ticks)
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-3)
+
+
+def test_the_toy_run_is_what_these_tests_take_it_for(run: Path) -> None:
+    states = [row["success"] for row in journal.rows(run / "journal.jsonl")]
+    assert any(states)
+    assert toy.CLASSES.keys() == {"blue", "red"}
