@@ -84,7 +84,8 @@ def many(run: Path, to: Path, count: int) -> Path:
 
     def rows(_: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
-            held[i % len(held)] | {"trial_id": i, "target_id": f"{held[i % len(held)]['target_id']}#{i}"}
+            held[i % len(held)]
+            | {"trial_id": i, "group": i // len(held), "target_id": f"{held[i % len(held)]['target_id']}#{i}"}
             for i in range(count)
         ]
 
@@ -94,4 +95,6 @@ def many(run: Path, to: Path, count: int) -> Path:
     summary = json.loads((run / "summary.json").read_text())
     edited(run, to, rows, plan)
     (to / "summary.json").write_text(json.dumps(summary | counted(rows([]), classes)))
+    for group in range(1, -(-count // len(held))):
+        shutil.copy(to / "features/000000.safetensors", to / f"features/{group:06d}.safetensors")
     return to

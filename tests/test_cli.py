@@ -159,7 +159,10 @@ def loaded(*arguments: str, here: Path) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("arguments", ["--help", "audit --help", "demo --help", "--version", "audit D --epz 3", ""])
+@pytest.mark.parametrize(
+    "arguments",
+    ["--help", "audit --help", "demo --help", "--version", "audit D --epz 3", "report --help", "report nowhere", ""],
+)
 def test_nothing_heavy_is_loaded_to_explain_or_refuse(arguments: str, tmp_path: Path) -> None:
     modules = loaded(*arguments.split(), here=tmp_path)
     assert "poisonfrogs.cli.commands" in modules

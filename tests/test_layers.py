@@ -12,7 +12,8 @@ import poisonfrogs
 # low to high; a module may import from the layers above it in this list, and from none beside it
 LAYERS = [
     {"types"},
-    {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "certified.classifier"},
+    {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "text"},
+    {"certified.classifier"},
     {"plan", "images", "zoo", "attacks.collision"},
     {"certified.radius", "certified.neighbours", "certified.partitions", "certified.stable"},
     {"certified"},
@@ -23,16 +24,22 @@ LAYERS = [
     {"pipeline", "exhibits", "checks"},
     {"trial", "certify", "answering"},
     {"audit"},
+    {"report.folder", "report.html", "report.projection"},
+    {"report.embed", "report.figures"},
+    {"report.drawings"},
+    {"report.sections.headline", "report.sections.kills", "report.sections.numbers", "report.sections.space"}
+    | {"report.sections.explained", "report.sections.reproduce"},
+    {"report.page"},
     {"cli.values"},
     {"cli"},
-    {"cli.show"},
+    {"cli.show", "cli.pages"},
     {"cli.certify"},
     {"cli.commands"},
     {"__main__"},
 ]
-EMPTY = {"", "attacks"}  # packages that import nothing
+EMPTY = {"", "attacks", "report", "report.sections"}  # packages that import nothing
 # the command line calls itself: main parses, commands print
-BESIDE = {("cli", "cli.commands"), ("cli.commands", "cli.show")}
+BESIDE = {("cli", "cli.commands"), ("cli.commands", "cli.pages"), ("cli.commands", "cli.show")}
 
 SOURCE = Path(poisonfrogs.__file__).parent
 HEIGHT = {module: height for height, layer in enumerate(LAYERS) for module in layer}

@@ -32,6 +32,7 @@ _HOME = {
     "run_audit": "audit:run_audit",
     "run_certify": "certify:run_certify",
     "wilson": "stats:wilson",
+    "write_report": "report.page:write",
 }
 __all__ = sorted(_HOME)
 

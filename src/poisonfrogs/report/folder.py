@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +130,12 @@ class RunFolder:
             return None
         return path.read_bytes()
 
-    def picture(self, file: str) -> Image.Image | None:
-        """A picture of the run; None where it is not there or cannot be read."""
+    @cached_property
+    def picture(self) -> Callable[[str], Image.Image | None]:
+        """A picture of the run by its file; None where it is not there or cannot be read. The last few are kept."""
+        return lru_cache(maxsize=4)(self._picture)
+
+    def _picture(self, file: str) -> Image.Image | None:
         content = self.content(file)
         try:
             return None if content is None else decode(content).image

@@ -53,8 +53,8 @@ def _panel(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarr
     held = run.tensors(f"{outcome.group:06d}")
     if "normal" not in held or "control_normal" not in held:
         return None
-    first = next(one.trial_id for one in run.outcomes if one.group == outcome.group)
-    row = {name: tensor[outcome.trial_id - first] for name, tensor in held.items()}
+    place = [one.trial_id for one in run.outcomes if one.group == outcome.group].index(outcome.trial_id)
+    row = {name: tensor[place] for name, tensor in held.items()}
     means = clean["means"][outcome.base], clean["means"][outcome.target]
     planes = [plane(*means, row[f"{kind}normal"], float(row[f"{kind}offset"])) for kind in ("control_", "")]
     clouds = [clean["sample"][clean["labels"] == number][:POINTS] for number in (outcome.target, outcome.base)]
