@@ -20,9 +20,18 @@ from runs import rows_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def pixels(path: Path) -> np.ndarray:
+def mark(path: Path) -> str | None:
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"), dtype=int)
+        return image.info.get("poisonfrogs")
+
+
+def picture(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(picture(path), dtype=int)
 
 
 def test_targets_and_bases_are_left_as_shown(audit: Audit, data: Path) -> None:
@@ -31,10 +40,10 @@ def test_targets_and_bases_are_left_as_shown(audit: Audit, data: Path) -> None:
         assert np.array_equal(pixels(audit.out / row["target_file"]), pixels(data / row["target_id"]))
         for file, identity in zip(row["base_files"], row["base_ids"], strict=True):
             assert np.array_equal(pixels(audit.out / file), pixels(data / identity))
-    marks = {path: Image.open(path).info.get("poisonfrogs") for path in (audit.out / "pictures").iterdir()}
-    assert {mark for path, mark in marks.items() if "evasion" in path.name} == {EVASION_MARK}
-    assert {mark for path, mark in marks.items() if "evasion" not in path.name} == {None}
-    assert {Image.open(path).info.get("poisonfrogs") for path in (audit.out / "poisons").iterdir()} == {MARK}
+    marks = {path.name: mark(path) for path in (audit.out / "pictures").iterdir()}
+    assert {said for name, said in marks.items() if "evasion" in name} == {EVASION_MARK}
+    assert {said for name, said in marks.items() if "evasion" not in name} == {None}
+    assert {mark(path) for path in (audit.out / "poisons").iterdir()} == {MARK}
 
 
 def test_features_are_those_of_the_pictures(audit: Audit) -> None:
@@ -55,7 +64,7 @@ def test_features_are_those_of_the_pictures(audit: Audit) -> None:
         for i, row in enumerate(mine):
             assert np.array_equal(held["target"][i], test[dataset.test.ids.index(row["target_id"])])
             assert np.array_equal(held["base"][i], train[[dataset.train.ids.index(one) for one in row["base_ids"]]])
-            stored = net.features([Image.open(audit.out / file).convert("RGB") for file in row["poison_files"]])
+            stored = net.features([picture(audit.out / file) for file in row["poison_files"]])
             np.testing.assert_allclose(held["poison"][i], stored, atol=1e-5)
             distances = np.linalg.norm(held["poison"][i] - held["target"][i], axis=1)
             np.testing.assert_allclose(distances, row["distance_after"], atol=1e-4)
@@ -81,7 +90,7 @@ def test_the_first_targets_have_evasion_examples(audit: Audit) -> None:
             assert np.sqrt((change**2).sum()) == pytest.approx(made["l2"], abs=1e-6)
             assert made["linf"] <= 8 / 255 + 1e-6 or made["norm"] == "l2"
             assert made["l2"] <= 2 / 255 * change.size**0.5 + 1e-6 or made["norm"] == "linf"
-            feature = net.features([Image.open(audit.out / made["file"]).convert("RGB")]).numpy()[0]
+            feature = net.features([picture(audit.out / made["file"])]).numpy()[0]
             score = feature @ held["control_normal"][i] + held["control_offset"][i]
             assert made["probabilities"][base] == pytest.approx(1 / (1 + np.exp(-score)), abs=1e-4)
             assert made["probabilities"][base] > row["control_probabilities"][base]
@@ -106,7 +115,7 @@ def test_the_auditor_sees_poisons_and_bases(audit: Audit) -> None:
     for row in rows_of(audit):
         base = ["blue", "red"].index(row["base_class"])
         for kind, files in (("poisons", row["poison_files"]), ("bases", row["base_files"])):
-            seen = net.features([Image.open(audit.out / file).convert("RGB") for file in files]).numpy()
+            seen = net.features([picture(audit.out / file) for file in files]).numpy()
             theirs = judge.predict_proba(seen)
             assert len(row["auditor"][kind]) == 2
             for mine, one in zip(row["auditor"][kind], theirs, strict=True):
