@@ -7,9 +7,11 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
+from pages import Page
 from poisonfrogs import load_data, pictures, wilson
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import parse
@@ -78,11 +80,12 @@ def test_links_and_modules_exist(document: Path) -> None:
 
 
 def test_every_option_is_in_the_documentation_s_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Flags that docs/audit.md names exist."""
+    """Flags that docs/audit.md and docs/report.md name exist."""
     with pytest.raises(SystemExit):
         parse(["audit", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    assert set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs/audit.md").read_text())) <= known
+    for name in ("audit.md", "report.md"):
+        assert set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / name).read_text())) <= known
 
 
 def result(name: str) -> dict[str, Any]:
@@ -132,6 +135,32 @@ def test_the_documented_memory_is_the_benchmark_s() -> None:
     ):
         assert said in text
     assert f"{measured['n']:,} pictures in {measured['peak_rss_mib']:,} MiB" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_documented_page_is_the_benchmark_s() -> None:
+    measured, text = result("report.json"), flat((ROOT / "docs/report.md").read_text())
+    assert measured["bytes"] < 15_000_000
+    opened = [measured[f"ms_to_open_at_{width}"] for width in (1280, 390)]
+    assert max(one["worst"] for one in opened) < 2000
+    said = f"{measured['n']} trials make a page of {measured['bytes'] / 1e6:.1f} MB, which opens in"
+    assert f"{said} {max(one['median'] for one in opened) / 1000:.1f} s" in text
+
+
+def test_the_sample_report_is_the_demo_s() -> None:
+    """Its figures are those of the benchmark; README's pictures are whole, and small."""
+    demo, sample = result("demo.json"), (ROOT / "docs/sample-report.html").read_text()
+    page = Page(sample)
+    for said in (
+        f"{demo['n_success']} of {demo['n_eligible']} targets fell",
+        f"median confidence in the wrong class {demo['median_confidence']:.4f}",
+        f"accuracy {100 * demo['clean_accuracy']:.2f} %",
+    ):
+        assert said in page.words
+    assert len(sample) < 2_000_000
+    for name in ("two-attacks", "feature-space"):
+        drawn = ROOT / f"docs/{name}.svg"
+        assert ElementTree.fromstring(drawn.read_text()).tag.endswith("svg")
+        assert drawn.stat().st_size < 100_000
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda path: path.name)

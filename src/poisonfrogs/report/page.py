@@ -66,8 +66,8 @@ def write(folder: Path, out: Path | None = None) -> Written:
         "page.html",
         title=kind.title,
         sections=sections,
-        css=_static("page.css"),
-        js=_static("page.js"),
+        css=static("page.css"),
+        js=static("page.js"),
         version=run.plan.get("versions", {}).get("poisonfrogs", ""),
     ).encode()
     path = out or folder / "report.html"
@@ -97,5 +97,6 @@ def opened(folder: Path) -> tuple[Kind, RunFolder]:
     return kind, kind.open(folder, plan)
 
 
-def _static(name: str) -> Markup:
+def static(name: str) -> Markup:
+    """A file of `static/`."""
     return Markup((resources.files("poisonfrogs.report") / "static" / name).read_text())

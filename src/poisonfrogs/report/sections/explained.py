@@ -55,13 +55,13 @@ WAYS = (
 
 def section(run: RunFolder) -> Section:
     """The fifth section."""
-    example = _example(run)
+    example = exemplar(run)
     opinion = run.figures.get("auditor")
     body = render(
         "explained.html",
         example=example,
-        evasion=_evasion(run, example) if example else None,
-        poison=_poison(run, example) if example else None,
+        evasion=evasion(run, example) if example else None,
+        poison=poison(run, example) if example else None,
         stages=[drawings.collision(i, *_names(run, example)) for i in range(3)],
         contexts=[drawings.context(False), drawings.context(True)],
         own_code=run.plan["audit"].get("victim"),
@@ -75,7 +75,7 @@ def section(run: RunFolder) -> Section:
     return Section("explained", "How this works", body)
 
 
-def _example(run: RunFolder) -> Outcome | None:
+def exemplar(run: RunFolder) -> Outcome | None:
     """A target whose evasion examples are there, or else the surest kill."""
     ordered = first_to_last(run.outcomes)
     return next((one for one in ordered if one.evasions), ordered[0] if ordered else None)
@@ -94,7 +94,8 @@ def _magnified(change: float) -> int:
     return max(1, min(16, int(127 / max(255 * change, 1))))
 
 
-def _evasion(run: RunFolder, example: Outcome) -> Markup | None:
+def evasion(run: RunFolder, example: Outcome) -> Markup | None:
+    """The target perturbed at test time; None where the run holds no such picture."""
     rows = []
     target = embed.picture(run, example.target_file, 240)
     for made in example.evasions:
@@ -112,14 +113,15 @@ def _evasion(run: RunFolder, example: Outcome) -> Markup | None:
     return drawings.rows_of_pictures(rows, "Evasion, at test time", text)
 
 
-def _poison(run: RunFolder, example: Outcome) -> Markup:
+def poison(run: RunFolder, example: Outcome) -> Markup:
+    """A clean-label poison in training, and what comes of it at test time."""
     k = embed.magnification(run)
     label = f"label: {clipped(example.base_class, 10)}"
-    base, poison = example.base_files[0], example.poison_files[0]
+    base, stored = example.base_files[0], example.poison_files[0]
     made = [
         (embed.picture(run, base, 240), "a training picture", label),
-        (embed.difference(run, base, poison, k, 240), f"change × {k}", ""),
-        (embed.picture(run, poison, 240), "the poison", label),
+        (embed.difference(run, base, stored, k, 240), f"change × {k}", ""),
+        (embed.picture(run, stored, 240), "the poison", label),
     ]
     target = embed.picture(run, example.target_file, 240)
     asked = [

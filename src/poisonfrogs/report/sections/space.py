@@ -26,10 +26,14 @@ class Panel:
 
 def section(run: RunFolder) -> Section:
     """The fourth section."""
-    clean = run.tensors("clean")
-    panels = [panel for why, one in _chosen(run) if (panel := _panel(run, one, why, clean))] if clean else []
-    body = render("space.html", panels=panels, own_code=run.plan["audit"].get("victim"), trials=len(run.outcomes))
+    body = render("space.html", panels=panels(run), own_code=run.plan["audit"].get("victim"), trials=len(run.outcomes))
     return Section("space", "The feature space", body)
+
+
+def panels(run: RunFolder) -> list[Panel]:
+    """A panel a chosen kill; none where the run has no features, or no linear boundary."""
+    clean = run.tensors("clean")
+    return [panel for why, one in _chosen(run) if (panel := _panel(run, one, why, clean))] if clean else []
 
 
 def _chosen(run: RunFolder) -> list[tuple[str, Outcome]]:
