@@ -128,6 +128,21 @@ def way_in(steps: Sequence[str], name: str) -> Markup:
     return drawing(parts, name, ", then ".join(step.replace("|", " ") for step in steps) + ".", 358, 68)
 
 
+def bars(shares: dict[str, float], title: str) -> Markup:
+    """A bar a share, from 0 to 100 %."""
+    parts = []
+    for i, (name, value) in enumerate(shares.items()):
+        y = 4 + 34 * i
+        parts += [
+            tag("rect", x=140, y=y, width=180, height=22, class_="hole"),
+            tag("rect", x=140, y=y, width=180 * value, height=22, class_="bar"),
+            words(name, 132, y + 16, "label end"),
+            words(f"{value:.2%}", 328, y + 16, "strong"),
+        ]
+    said = "; ".join(f"{name} {value:.2%}" for name, value in shares.items())
+    return drawing(parts, title, f"{said}.", 388, 34 * len(shares))
+
+
 def share(yes: int, of: int, title: str, text: str) -> Markup:
     """A square a poison: filled for those that count; a bar where there are very many."""
     if of > 240:

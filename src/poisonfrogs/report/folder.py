@@ -119,6 +119,16 @@ class RunFolder:
         """What the rows come to: summary.json, or the same of an unfinished journal."""
         return {**counted(self.rows, self.classes), **(self.summary or {})}
 
+    @property
+    def finished(self) -> bool:
+        """Whether every trial that was planned was run, and summed up."""
+        return self.summary is not None
+
+    @property
+    def examined(self) -> bool:
+        """Whether the run found anything out."""
+        return bool(self.figures["n_eligible"]) and bool(self.figures["n_failed_trials"] < self.figures["n_trials"])
+
     @cached_property
     def states(self) -> Counter[str]:
         return Counter(outcome.state for outcome in self.outcomes)

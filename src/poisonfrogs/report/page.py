@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from markupsafe import Markup
 
 from poisonfrogs import journal
-from poisonfrogs.report.folder import RunFolder, open_audit, read_plan
+from poisonfrogs.report.folder import open_audit, read_plan
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.report.sections import explained, headline, kills, numbers, reproduce, space
 from poisonfrogs.types import InputError
+
+
+class Run(Protocol):
+    """What the page itself asks of a run; the rest is between the run and its sections."""
+
+    plan: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def examined(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,9 @@ def write(folder: Path, out: Path | None = None) -> Written:
 
     Raises InputError for what is no run folder, an unknown kind, and an unknown schema version.
     """
-    kind, run = opened(folder)
-    sections = [section for section in (make(run) for make in kind.sections) if section]
+    kind, opened_run = opened(folder)
+    run: Run = opened_run
+    sections = [section for section in (make(opened_run) for make in kind.sections) if section]
     content = render(
         "page.html",
         title=kind.title,
@@ -72,17 +85,16 @@ def write(folder: Path, out: Path | None = None) -> Written:
     ).encode()
     path = out or folder / "report.html"
     journal.write_bytes(path, content)
-    counts = run.figures
     return Written(
         path=path,
         bytes=len(content),
         sections=tuple(section.anchor for section in sections),
-        finished=run.summary is not None,
-        examined=counts["n_eligible"] > 0 and counts["n_failed_trials"] < counts["n_trials"],
+        finished=run.finished,
+        examined=run.examined,
     )
 
 
-def opened(folder: Path) -> tuple[Kind, RunFolder]:
+def opened(folder: Path) -> tuple[Kind, Any]:
     """The run in a folder, and its kind. Raises InputError."""
     plan = read_plan(folder)
     name, version = plan.get("kind"), plan.get("schema_version")

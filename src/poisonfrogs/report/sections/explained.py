@@ -23,7 +23,7 @@ class Way:
     steps: tuple[str, str]
     text: str
     meets: str  # what meets it
-    command: str | None = None  # the command of poisonfrogs that helps, where there is one
+    commands: tuple[str, ...] = ()  # those of poisonfrogs that help
 
     @property
     def drawn(self) -> Markup:
@@ -70,6 +70,7 @@ def section(run: RunFolder) -> Section:
         run_tests=run.plan["data"]["n_test"],
         opinion=opinion,
         auditor=run.plan.get("auditor"),
+        accuracy=_accuracy(run.figures),
         agreement=_agreement(opinion) if opinion else None,
     )
     return Section("explained", "How this works", body)
@@ -137,6 +138,14 @@ def poison(run: RunFolder, example: Outcome) -> Markup:
         drawings.Row("at test time: the target is not touched", asked, "→"),
     ]
     return drawings.rows_of_pictures(rows, "A clean-label poison, at training time", text)
+
+
+def _accuracy(figures: dict[str, Any]) -> Markup | None:
+    without = figures["clean_accuracy"]
+    if without is None:
+        return None
+    shares = {"without the poison": without, "with it, on average": without - figures["mean_accuracy_drop"]}
+    return drawings.bars(shares, "Accuracy on the test pictures other than the target")
 
 
 def _agreement(opinion: dict[str, Any]) -> Markup:
