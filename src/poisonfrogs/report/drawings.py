@@ -140,7 +140,7 @@ def bars(shares: dict[str, float], title: str) -> Markup:
             words(f"{value:.2%}", 328, y + 16, "strong"),
         ]
     said = "; ".join(f"{name} {value:.2%}" for name, value in shares.items())
-    return drawing(parts, title, f"{said}.", 388, 34 * len(shares))
+    return drawing(parts, title, f"{said}.", 404, 34 * len(shares))
 
 
 def share(yes: int, of: int, title: str, text: str) -> Markup:

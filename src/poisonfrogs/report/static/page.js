@@ -39,7 +39,7 @@
     image.alt = found.alt;
     image.className = found.width <= 64 || found.naturalWidth <= 64 ? "crisp" : "";
     what.textContent = found.alt;
-    viewer.querySelector("h3").textContent = card.querySelector("h3").textContent.trim().replace(/\s+/g, " ");
+    viewer.querySelector("h3").textContent = `Trial ${card.dataset.trial}: ${card.querySelector(".state").textContent}`;
     for (const button of viewer.querySelectorAll("[data-show]")) {
       button.setAttribute("aria-pressed", String(button.dataset.show === wanted));
       button.disabled = !picture(button.dataset.show);
