@@ -67,6 +67,21 @@ def audit(data: Path, tmp_path: Path, cache: Path) -> Audit:
     )
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path, cache: Path) -> Path:
+    """A finished audit of twelve toy targets, some of which fall, with an auditor."""
+    out = tmp_path_factory.mktemp("report") / "run"
+    from poisonfrogs.audit import run_audit  # torch takes seconds to import
+
+    run_audit(
+        Audit(
+            data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=20, head="logistic:100",
+            precision="fp32", targets=12, eps=64 / 255, auditor="toy:factory",
+        )
+    )  # fmt: skip
+    return out
+
+
 @pytest.fixture
 def pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pictures a forward pass instead of sixteen: large networks, and bits that are not compared."""

@@ -18,6 +18,7 @@ from safetensors.numpy import load
 
 from poisonfrogs import journal
 from poisonfrogs.pictures import Unreadable, decode
+from poisonfrogs.plan import WHERE, Audit
 from poisonfrogs.summary import counted
 from poisonfrogs.types import InputError
 
@@ -170,12 +171,28 @@ class RunFolder:
         held = {name: value for name, value in row.items() if name in known}
         try:
             held |= {kind: self.classes.index(row[f"{kind}_class"]) for kind in ("base", "target")}
-            return Outcome(**held)
+            return _checked(Outcome(**held), len(self.classes))
         except (TypeError, KeyError, ValueError) as error:
             raise InputError(
                 f"{self.path}/journal.jsonl has a line that this version of poisonfrogs cannot read ({error}); "
                 "run the audit again, or use the version that wrote it"
             ) from None
+
+
+def _checked(one: Outcome, classes: int) -> Outcome:
+    poisons: list[Sequence[object]] = [
+        one.base_ids,
+        one.base_files,
+        one.linf,
+        one.ssim,
+        one.distance_before,
+        one.distance_after,
+    ]
+    if not one.poison_files or any(len(values) != len(one.poison_files) for values in poisons):
+        raise ValueError("not as many values as poisons")
+    if {len(one.probabilities), len(one.control_probabilities)} != {classes}:
+        raise ValueError("not as many probabilities as classes")
+    return one
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -198,11 +215,21 @@ def read_plan(path: Path) -> dict[str, Any]:
     return read_json(path / "plan.json")
 
 
+NEEDED: dict[str, Sequence[str]] = {  # of plan.json
+    "audit": [field.name for field in fields(Audit) if field.name not in WHERE],
+    "data": ("classes", "fingerprint", "n_test"),
+    "model": ("name", "weights"),
+    "trials": (),
+    "versions": (),
+}
+
+
 def open_audit(path: Path, plan: dict[str, Any]) -> RunFolder:
     """The folder of an audit, finished or interrupted. Raises InputError."""
+    for name, inside in NEEDED.items():
+        missing = [key for key in inside if key not in plan[name]] if name in plan else [name]
+        if missing:
+            raise InputError(f"{path}/plan.json lacks {name} ({', '.join(missing)}); was it changed?")
     run = RunFolder(path, plan, journal.rows(path / "journal.jsonl"))
-    try:
-        run.classes, run.planned, run.outcomes, run.figures  # noqa: B018  (what cannot be read is said before the page is begun)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}); was the run folder changed?") from None
+    _ = run.outcomes, run.figures  # what cannot be read is said before the page is begun
     return run
