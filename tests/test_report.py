@@ -23,7 +23,7 @@ from poisonfrogs.report import embed, page
 from poisonfrogs.report.figures import Axis
 from poisonfrogs.report.projection import plane
 from poisonfrogs.report.sections import explained, reproduce
-from poisonfrogs.text import interval, percent
+from poisonfrogs.text import interval, percent, points
 from runs import on_disk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,8 +52,8 @@ def test_the_numbers_are_the_summary_s(shown: Page, summary: dict[str, Any]) -> 
         f"median confidence in the wrong class {summary['median_confidence']:.4f}",
         f"without the poison {summary['control_median_confidence']:.4f}",
         f"accuracy {100 * summary['clean_accuracy']:.2f} %",
-        f"changed by {-100 * summary['mean_accuracy_drop']:+.2f} points on average, "
-        f"{-100 * summary['worst_accuracy_drop']:+.2f} at worst",
+        f"changed by {points(-summary['mean_accuracy_drop'])} points on average, "
+        f"{points(-summary['worst_accuracy_drop'])} at worst",
         f"It called {summary['auditor']['n_agreed']} of {summary['auditor']['n_poisons']} what their label says",
         f"seconds a trial {summary['seconds_per_trial']:.2f}",
         summary["hardware"],

@@ -41,6 +41,15 @@ def interval(ends: list[float]) -> str:
     return f"95 % interval {percent(ends[0])} to {percent(ends[1])}"
 
 
+def points(change: float) -> str:
+    """A change of a rate, in percentage points.
+
+    >>> points(-0.01), points(0.00102), points(-1e-9)
+    ('-1.00', '+0.10', '+0.00')
+    """
+    return f"{round(100 * change, 2) + 0.0:+.2f}"
+
+
 def levels(change: float) -> str:
     """A change of pixels in [0, 1], in levels of 8 bits.
 

@@ -31,7 +31,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {name: getattr(text, name) for name in ("percent", "interval", "levels", "counted")}
+    environment.filters |= {
+        name: getattr(text, name) for name in ("percent", "interval", "levels", "counted", "points")
+    }
     return environment
 
 
