@@ -12,7 +12,9 @@ import poisonfrogs
 # low to high; a module may import from the layers above it in this list, and from none beside it
 LAYERS = [
     {"types"},
-    {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints"},
+    {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "tree", "sources", "signing"},
+    {"manifest", "pair"},
+    {"provenance"},
     {"plan", "images", "zoo", "attacks.collision"},
     {"folders", "tables", "train", "models"},
     {"data"},
@@ -21,7 +23,9 @@ LAYERS = [
     {"audit"},
     {"cli.values"},
     {"cli"},
-    {"cli.commands", "cli.show"},
+    {"cli.show"},
+    {"cli.provenance"},
+    {"cli.commands"},
     {"__main__"},
 ]
 EMPTY = {"", "attacks"}  # packages that import nothing

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import operator
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -15,6 +17,7 @@ from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import ConstructorRegistry
 
 from poisonfrogs.cli import say, values
+from poisonfrogs.cli.provenance import KeygenCommand, SignCommand, VerifyCommand
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
 
@@ -77,8 +80,14 @@ class DemoCommand:
         )
 
 
-Command = AuditCommand | DemoCommand
-COMMANDS = {"audit": AuditCommand, "demo": DemoCommand}
+Command = AuditCommand | DemoCommand | KeygenCommand | SignCommand | VerifyCommand
+COMMANDS: dict[str, type[Command]] = {
+    "audit": AuditCommand,
+    "demo": DemoCommand,
+    "keygen": KeygenCommand,
+    "sign": SignCommand,
+    "verify": VerifyCommand,
+}
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -90,9 +99,8 @@ def parse(argv: Sequence[str]) -> Command:
         sys.exit(0)
     registry = ConstructorRegistry()
     registry.primitive_rule(values.rule)
-    commands: Any = (
-        Annotated[AuditCommand, tyro.conf.subcommand("audit")] | Annotated[DemoCommand, tyro.conf.subcommand("demo")]
-    )
+    named = (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items())
+    commands: Any = reduce(operator.or_, cast(Any, named))
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
