@@ -118,6 +118,8 @@ ARGUMENTS = {
     "device": ("--device cuda", "cuda"),
     "threads": ("--threads 2", 2),
     "cache": ("--cache c", Path("c")),
+    "require_signed": ("--require-signed k.pub", Path("k.pub")),
+    "manifest": ("--manifest m.jsonl", Path("m.jsonl")),
     "fail_on": ("--fail-on 1/20", 0.05),
     "format": ("--format json", "json"),
 }

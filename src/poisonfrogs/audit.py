@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from poisonfrogs import checks, data, journal, judge, models, plan, targets, trial, zoo
+from poisonfrogs import checks, data, journal, judge, models, plan, provenance, targets, trial, zoo
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.plan import Audit, Trial
@@ -62,6 +62,8 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
 
 
 def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
+    if audit.require_signed:
+        provenance.require(audit.data, audit.require_signed, audit.manifest)
     dataset = data.load(audit.data)
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)

@@ -39,6 +39,7 @@ class Hashing:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.digest = hashlib.sha256()
+        self.committed = False
 
     def write(self, content: bytes) -> None:
         self.digest.update(content)
@@ -61,8 +62,12 @@ def writing(path: Path) -> Iterator[Hashing]:
         with lock:
             _settle(path)
             with _pending(path).open("wb") as file:
-                yield Hashing(file)
-                file.flush()
+                written = Hashing(file)
+                try:
+                    yield written
+                finally:
+                    if not written.committed:
+                        _pending(path).unlink(missing_ok=True)
     except Timeout:
         raise InputError(f"{path} is being written by another command; wait for it, or choose another --out") from None
 
@@ -77,6 +82,7 @@ def commit(path: Path, written: Hashing, envelope: bytes) -> None:
         file.write(envelope)
         file.flush()
         os.fsync(file.fileno())
+    written.committed = True
     partial.replace(signature)
     _sync_folder(path)
     _pending(path).replace(path)

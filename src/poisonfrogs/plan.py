@@ -10,7 +10,7 @@ from typing import Any, Literal
 from poisonfrogs.types import InputError
 
 GROUP = 16  # targets crafted together at most; part of the plan, since a batch's composition moves last bits
-WHERE = ("data", "out", "cache", "threads")  # options that say where and how, not what
+WHERE = ("data", "out", "cache", "threads", "manifest", "require_signed")  # options that say where and how, not what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,10 @@ class Audit:
     """CPU threads; all cores by default."""
     cache: Path | None = None
     """Folder for cached features; the user's cache folder by default."""
+    require_signed: Path | None = None
+    """Public key: refuse DATA unless it is exactly what was signed with it (see poisonfrogs sign)."""
+    manifest: Path | None = None
+    """The signed manifest, for --require-signed; by default DATA.manifest.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,8 @@ def validate(audit: Audit) -> None:
             raise InputError(f"{flag} {value} is out of range; expected {expected}")
     if audit.store != "png":
         jpeg_quality(audit.store)
+    if audit.manifest and not audit.require_signed:
+        raise InputError(f"--manifest needs --require-signed, the public key of whoever signed {audit.manifest}")
     if audit.victim and audit.head != "paper":
         raise InputError(f"--victim {audit.victim} and --head {audit.head} both name a victim; give one")
 

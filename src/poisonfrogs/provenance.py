@@ -61,6 +61,8 @@ class Verified:
 def beside(data: Path) -> Path:
     """Where the manifest of a folder is unless another place is named: beside it, never inside."""
     whole = Path(os.path.abspath(data))  # noqa: PTH100  (resolve would follow the link that DATA may be)
+    if not whole.name:
+        raise InputError(f"{data} has nothing beside it; choose a place with --out (or --manifest)")
     return whole.with_name(whole.name + ".manifest.jsonl")
 
 

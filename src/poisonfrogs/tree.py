@@ -42,6 +42,9 @@ class Entry(NamedTuple):
     link: bytes | None = None
 
 
+Listed = Callable[[bytes, list[Found]], None]  # (a folder, relative, with "/" at its end; what is in it)
+
+
 class Survey(NamedTuple):
     """A tree at a glance."""
 
@@ -81,12 +84,12 @@ def root_of(data: Path) -> bytes:
     return os.fsencode(data) + b"/"
 
 
-def walk(root: bytes) -> Iterator[Found]:
-    """Every file and link below `root`, sorted by the bytes of the whole path.
+def walk(root: bytes, listed: Listed = lambda folder, children: None) -> Iterator[Found]:
+    """Every file and link below `root`, sorted by the bytes of the whole path; `listed` sees folder by folder.
 
     Raises InputError for what is neither file, folder nor link, and for a folder that cannot be read.
     """
-    folders = [(b"", iter(_children(root)))]
+    folders = [(b"", iter(_children(root, b"", listed)))]
     while folders:
         prefix, names = folders[-1]
         name = next(names, None)
@@ -94,18 +97,20 @@ def walk(root: bytes) -> Iterator[Found]:
             folders.pop()
         elif name.path.endswith(b"/"):
             path = prefix + name.path
-            folders.append((path, iter(_children(root + path))))
+            folders.append((path, iter(_children(root, path, listed))))
         else:
             yield Found(prefix + name.path, name.link)
 
 
-def _children(folder: bytes) -> list[Found]:
+def _children(root: bytes, folder: bytes, listed: Listed) -> list[Found]:
     """What is in one folder, folders with a "/" at their end: that is what puts whole paths in order.
 
     "a.png" comes before "a/b.png", since "." comes before "/".
     """
-    with _told(folder), os.scandir(folder) as found:
-        return sorted(map(_child, found))
+    with _told(root + folder), os.scandir(root + folder) as found:
+        children = sorted(map(_child, found))
+    listed(folder, children)
+    return children
 
 
 def _child(entry: os.DirEntry[bytes]) -> Found:
@@ -138,22 +143,28 @@ def shown(path: bytes) -> str:
 
 def survey(root: bytes) -> Survey:
     """Walk a tree once, without hashing."""
-    total, folder, names = 0, b"", set[str]()
-    outside, alike = [], []
-    for found in walk(root):
+    total = 0
+    outside: list[str] = []
+    alike: list[str] = []
+
+    def listed(folder: bytes, children: list[Found]) -> None:
+        seen: set[str] = set()
+        for name, _ in children:
+            key = _folded(name.rstrip(b"/"))
+            if key in seen:
+                alike.append(spell(folder + name))
+            seen.add(key)
+
+    for found in walk(root, listed):
         total += 1
-        above, _, name = found.path.rpartition(b"/")
-        if above != folder:
-            folder, names = above, set()
-        key = name.decode("utf-8", "surrogateescape").lower()
-        if not key.isascii():
-            key = unicodedata.normalize("NFC", key).casefold()
-        if key in names:
-            alike.append(spell(found.path))
-        names.add(key)
         if found.link is not None and _leads_outside(root, found):
             outside.append(spell(found.path))
     return Survey(total, tuple(outside), tuple(alike))
+
+
+def _folded(name: bytes) -> str:
+    text = name.decode("utf-8", "surrogateescape").lower()
+    return text if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
 def _leads_outside(root: bytes, link: Found) -> bool:
