@@ -17,6 +17,7 @@ from tyro.conf import Positional, UseAppendAction
 from tyro.constructors import ConstructorRegistry
 
 from poisonfrogs.cli import say, values
+from poisonfrogs.cli.match import MatchCommand
 from poisonfrogs.cli.provenance import KeygenCommand, SignCommand, VerifyCommand
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
@@ -80,13 +81,14 @@ class DemoCommand:
         )
 
 
-Command = AuditCommand | DemoCommand | KeygenCommand | SignCommand | VerifyCommand
+Command = AuditCommand | DemoCommand | KeygenCommand | SignCommand | VerifyCommand | MatchCommand
 COMMANDS: dict[str, type[Command]] = {
     "audit": AuditCommand,
     "demo": DemoCommand,
     "keygen": KeygenCommand,
     "sign": SignCommand,
     "verify": VerifyCommand,
+    "match": MatchCommand,
 }
 
 
