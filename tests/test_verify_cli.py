@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -386,3 +387,16 @@ def test_what_an_audit_requires_to_be_signed(audit: Audit, tmp_path: Path, data:
 def test_the_differences_of_a_folder_are_those_of_json(one: Signed, capsys: pytest.CaptureFixture[str]) -> None:
     found = provenance.verify(one.data, one.public)
     assert json.loads(json.dumps(found.counts())) == dict.fromkeys(manifest.KINDS, 0)
+
+
+@pytest.mark.parametrize(("document", "commands"), [("provenance", ("sign", "verify", "audit")), ("match", ("match",))])
+def test_every_flag_that_the_documentation_names_is_there(
+    document: str, commands: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known: set[str] = set()
+    for command in commands:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        known |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    text = (Path(__file__).parent.parent / "docs" / f"{document}.md").read_text()
+    assert set(re.findall(r"`(--[a-z-]+)", text)) <= known
