@@ -243,7 +243,7 @@ def test_it_is_refused_with_one_line_and_nothing_written(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Expected one of {audit, demo}"),
+        ([], "Expected one of {audit, certify, demo, "),
         (["adit"], "adit; near names: audit"),
         (["audit"], "Missing from poisonfrogs audit"),
         (["demo", "--sead", "1"], "--sead, 1; near names: --seed"),

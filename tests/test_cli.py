@@ -68,7 +68,7 @@ def explained(source: Path, name: str) -> dict[str, str]:
 
 
 def test_every_option_of_an_audit_has_a_text_and_help_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = explained(Path(plan.__file__), "Audit")
+    texts = explained(Path(plan.__file__), "Pipeline") | explained(Path(plan.__file__), "Audit")
     assert list(texts) == [field.name for field in fields(Audit)]
     said = helped(capsys, "audit")
     for name, text in texts.items():
@@ -120,6 +120,8 @@ ARGUMENTS = {
     "device": ("--device cuda", "cuda"),
     "threads": ("--threads 2", 2),
     "cache": ("--cache c", Path("c")),
+    "require_signed": ("--require-signed k.pub", Path("k.pub")),
+    "manifest": ("--manifest m.jsonl", Path("m.jsonl")),
     "fail_on": ("--fail-on 1/20", 0.05),
     "format": ("--format json", "json"),
 }

@@ -55,7 +55,8 @@ def test_readme_s_commands_run(user: Path, capsys: pytest.CaptureFixture[str]) -
             continue
         assert program == "poisonfrogs"
         assert main(arguments) == 0
-        assert "targets fell to one correctly labelled poison each" in " ".join(capsys.readouterr().out.split())
+        if arguments[0] in ("audit", "demo"):
+            assert "targets fell to one correctly labelled poison each" in " ".join(capsys.readouterr().out.split())
         ran += 1
     assert ran
     # what make demo runs

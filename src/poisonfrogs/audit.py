@@ -59,7 +59,7 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
 
 
 def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
-    dataset = data.load(audit.data)
+    dataset = pipeline.loaded(audit)
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)

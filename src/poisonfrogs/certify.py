@@ -131,7 +131,7 @@ def _check_folder(certify: Certify) -> None:
 
 def _parts(certify: Certify, progress: Progress) -> tuple[Net, tuple[str, ...], dict[str, Part]]:
     """Training, test and trusted pictures with their features; unreadable ones are left out."""
-    dataset = data.load(certify.data)
+    dataset = pipeline.loaded(certify)
     sets = {"train": dataset.train, "test": dataset.test}
     if certify.trusted not in (None, "val"):
         sets["trusted"] = _of_classes(data.load(str(certify.trusted)), dataset.classes)

@@ -57,6 +57,21 @@ def bundled() -> Path:
     return Path(__file__).parent / "bundled" / "frogs_and_planes"
 
 
+def pictures(path: str | Path) -> tuple[Images, dict[str, str]]:
+    """All pictures that lie at a path, of both splits where there are two, and why some are left out.
+
+    A folder of pictures needs no classes. Raises InputError for a missing path, an unknown layout, and no pictures.
+    """
+    root = Path(path)
+    if str(path) != BUNDLED and root.is_dir() and not next(root.rglob("*.parquet"), None):
+        images, skipped = folders.read_any(root)
+        if not len(images):
+            raise InputError(f"{root} holds no pictures; expected files named like pictures (.jpg, .png, ...)")
+        return images, skipped
+    found = load(path)
+    return joined(found.train, found.test), found.skipped
+
+
 def load(path: str | Path) -> DataSet:
     """Read ids, labels and content hashes of what is there, or of the bundled pictures, by their name.
 

@@ -36,6 +36,12 @@ def _folders(part: Path) -> list[Path]:
     return [child for child in part.iterdir() if child.is_dir() and not child.name.startswith(".")]
 
 
+def read_any(root: Path) -> tuple[Images, dict[str, str]]:
+    """Every file below `root` that is named like a picture, whatever the folders are called; all labels are 0."""
+    skipped: dict[str, str] = {}
+    return _read_classes(root, root, ("",), skipped), skipped
+
+
 def _read_classes(root: Path, part: Path, classes: tuple[str, ...], skipped: dict[str, str]) -> Images:
     paths, ids, labels, hashes = [], [], [], []
     for label, name in enumerate(classes):

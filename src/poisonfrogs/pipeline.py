@@ -10,12 +10,19 @@ from pathlib import Path
 
 import torch
 
-from poisonfrogs import models
+from poisonfrogs import data, models, provenance
 from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.images import Images
 from poisonfrogs.plan import Pipeline
 
 Progress = Callable[[str, int, int], None]  # (stage, done, of)
+
+
+def loaded(options: Pipeline) -> data.DataSet:
+    """What lies at DATA. Raises InputError where it cannot be read, or is not what was signed with --require-signed."""
+    if options.require_signed:
+        provenance.require(options.data, options.require_signed, options.manifest)
+    return data.load(options.data)
 
 
 def device(options: Pipeline) -> str:

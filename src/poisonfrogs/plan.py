@@ -13,7 +13,8 @@ from poisonfrogs.types import InputError
 GROUP = 16  # targets crafted together at most; part of the plan, since a batch's composition moves last bits
 EVADED = 3  # the first targets, of which evasion examples are made for the report
 SAMPLE = 1024  # clean training pictures whose features are left for the report, at most
-WHERE = ("data", "out", "cache", "threads", "save")  # options that say where and how, not what
+# options that say where and how, not what
+WHERE = ("data", "out", "cache", "threads", "save", "manifest", "require_signed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class Pipeline:
     """CPU threads; all cores by default."""
     cache: Path | None = None
     """Folder for cached features; the user's cache folder by default."""
+    require_signed: Path | None = None
+    """Public key: refuse DATA unless it is exactly what was signed with it (see poisonfrogs sign)."""
+    manifest: Path | None = None
+    """The signed manifest, for --require-signed; by default DATA.manifest.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +128,8 @@ def validate(audit: Audit) -> None:
         ("--overshoot", audit.overshoot, 0 <= audit.overshoot < float("inf"), "a number from 0"),
         ("--watermark", audit.watermark, 0 <= audit.watermark < 1, "an opacity from 0, below 1"),
     ]
-    _refuse_outside([*limits, *_limits(audit)])
+    _refuse_outside(limits)
+    _validate_pipeline(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
     if audit.victim and audit.head != "paper":
@@ -133,7 +139,7 @@ def validate(audit: Audit) -> None:
 def validate_certify(certify: Certify) -> None:
     """Raises InputError for options of certify that no data could satisfy."""
     operations(certify.against, 1)
-    _refuse_outside(_limits(certify))
+    _validate_pipeline(certify)
 
 
 def operations(text: str, n_train: int) -> int:
@@ -154,12 +160,16 @@ def operations(text: str, n_train: int) -> int:
     raise InputError(f"--against {text!r} is out of range; expected a number such as 20, or a share such as 1%")
 
 
-def _limits(pipeline: Pipeline) -> list[tuple[str, Any, bool, str]]:
-    size, threads = pipeline.size, pipeline.threads
-    return [
-        ("--size", size, size is None or 1 <= size <= 8192, "pixels, from 1 to 8192"),
-        ("--threads", threads, threads is None or threads > 0, "a number from 1"),
-    ]
+def _validate_pipeline(pipeline: Pipeline) -> None:
+    size, threads, manifest = pipeline.size, pipeline.threads, pipeline.manifest
+    _refuse_outside(
+        [
+            ("--size", size, size is None or 1 <= size <= 8192, "pixels, from 1 to 8192"),
+            ("--threads", threads, threads is None or threads > 0, "a number from 1"),
+        ]
+    )
+    if manifest and not pipeline.require_signed:
+        raise InputError(f"--manifest needs --require-signed, the public key of whoever signed {manifest}")
 
 
 def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:

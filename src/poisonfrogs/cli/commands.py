@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import operator
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, cast
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 from tyro.conf import Positional, UseAppendAction
@@ -16,6 +18,8 @@ from tyro.constructors import ConstructorRegistry
 
 from poisonfrogs.cli import say, values
 from poisonfrogs.cli.certify import CertifyCommand
+from poisonfrogs.cli.match import MatchCommand
+from poisonfrogs.cli.provenance import KeygenCommand, SignCommand, VerifyCommand
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
 
@@ -99,8 +103,26 @@ class ReportCommand:
         return pages.report(self.run_folder, self.out, self.format)
 
 
-Command = AuditCommand | CertifyCommand | DemoCommand | ReportCommand
-COMMANDS = {"audit": AuditCommand, "certify": CertifyCommand, "demo": DemoCommand, "report": ReportCommand}
+Command = (
+    AuditCommand
+    | CertifyCommand
+    | DemoCommand
+    | KeygenCommand
+    | MatchCommand
+    | ReportCommand
+    | SignCommand
+    | VerifyCommand
+)
+COMMANDS: dict[str, type[Command]] = {
+    "audit": AuditCommand,
+    "certify": CertifyCommand,
+    "demo": DemoCommand,
+    "report": ReportCommand,
+    "keygen": KeygenCommand,
+    "sign": SignCommand,
+    "verify": VerifyCommand,
+    "match": MatchCommand,
+}
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -112,7 +134,8 @@ def parse(argv: Sequence[str]) -> Command:
         sys.exit(0)
     registry = ConstructorRegistry()
     registry.primitive_rule(values.rule)
-    commands: Any = Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007
+    named = (Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items())
+    commands: Any = reduce(operator.or_, cast(Any, named))
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):

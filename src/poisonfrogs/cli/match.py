@@ -1,0 +1,66 @@
+"""`match`: which pictures are slightly changed copies of known ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from poisonfrogs.cli import say
+from poisonfrogs.cli.show import progress
+from poisonfrogs.text import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchCommand:
+    """Find pictures that are slightly changed copies of known ones: exit 1 if there is one.
+
+    Copies that are the same bytes or pixels, or are only re-encoded or resized, are told, and are no finding.
+    """
+
+    data: Positional[str]
+    """Any folder of pictures, parquet files, or .npz; no classes are needed."""
+    against: str
+    """The known pictures: trusted originals, last month's data, another set; DATA itself finds its duplicates."""
+    out: Path | None = None
+    """Run folder to write, with the pictures of what was found; must not exist."""
+    format: Literal["table", "json"] = "table"
+    """What to print on stdout."""
+
+    def run(self) -> int:
+        """Do it and return the exit code."""
+        from poisonfrogs import findings
+
+        with progress() as tell:
+            found = findings.run(self.data, self.against, self.out, progress=tell)
+        if self.format == "json":
+            say(json.dumps(found, indent=1))
+        else:
+            for line in _lines(found, self.out):
+                say(printable(line))
+        if found["counts"]["perturbed"] + found["counts"]["blend"]:
+            return 1
+        return 3 if len(found["unreadable"]) >= found["n"] else 0
+
+
+def _lines(found: dict[str, Any], out: Path | None) -> list[str]:
+    lines = [_finding(one) for one in found["findings"] if one["kind"] != "identical"]
+    lines += [f"could not be read  {name}: {why}" for name, why in found["unreadable"].items()]
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items() if count)
+    lines.append(f"{found['n']:,} pictures against {found['n_known']:,} known ones: {counts or 'no copies'}")
+    lines.append("copies that were cropped, rotated or changed by more than 17/255 (rms) are not found")
+    return [*lines, f"The findings, with their pictures, are in {out}"] if out else lines
+
+
+def _finding(one: dict[str, Any]) -> str:
+    said = f"{one['kind']:<17}{one['id']}  of {one['known_id']}"
+    if one["mirrored"]:
+        said += ", mirrored"
+    if one["opacity"] is not None:
+        said += f", with {one['other_id']} blended in at {one['opacity']:.2f}"
+    if one["kind"] in ("perturbed", "blend"):
+        said += f", changed by {one['linf'] * 255:.0f}/255 at most, {one['rms'] * 255:.1f}/255 rms"
+    return said

@@ -1,0 +1,126 @@
+"""What `match` found, as a run folder: plan.json, findings.json, and the pictures of what is suspicious."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from poisonfrogs import compare, data, journal
+from poisonfrogs.images import Images, joined
+from poisonfrogs.match import SUSPICIOUS, Finding, Matches, Progress, match
+from poisonfrogs.types import InputError
+
+SCHEMA_VERSION = 1
+DRAWN = 200  # findings whose pictures are written, at most
+_LIMITS = {
+    "rms": compare.LIMIT,
+    "area_linf": compare.AREA,
+    "blend_area_linf": compare.BLEND_AREA,
+    "contrast": compare.CONTRAST,
+    "gain": compare.GAIN,
+}
+
+
+def run(
+    path: str, known_path: str, out: Path | None, *, progress: Progress = lambda stage, done, of: None
+) -> dict[str, Any]:
+    """Match the pictures at one path against those at another, and write a run folder where one is asked for.
+
+    Returns what findings.json holds. Raises InputError for data that cannot be used and for a folder in use.
+    """
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"--out {out} is there already; choose a name that is not yet taken")
+    started = time.perf_counter()
+    looked_at, skipped = data.pictures(path)
+    same = _same(path, known_path)
+    known, unknown = (looked_at, skipped) if same else data.pictures(known_path)
+    found = match(looked_at, known, same=same, progress=progress)
+    plan = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "match",
+        "data": {"path": path, "n": len(looked_at), "skipped": skipped},
+        "known": {"path": known_path, "n": len(known), "skipped": unknown},
+        "limits": _LIMITS,
+        "versions": _versions(),
+    }
+    numbered = joined(known, looked_at)
+    rows = [_row(finding, looked_at, numbered) for finding in found.findings]
+    if out is not None:
+        _draw(out, found, rows, looked_at, numbered)
+    summary = _summary(found, rows, len(skipped) + len(unknown)) | {"seconds": round(time.perf_counter() - started, 1)}
+    if out is not None:
+        journal.write_json(out / "findings.json", summary)
+        journal.write_json(out / "plan.json", plan)  # last: a run that has one is whole
+    return summary
+
+
+def _same(path: str, known_path: str) -> bool:
+    return path == known_path or (Path(path).exists() and Path(path).resolve() == Path(known_path).resolve())
+
+
+def _summary(found: Matches, rows: list[dict[str, Any]], skipped: int) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "n": found.looked_at,
+        "n_known": found.known,
+        "n_unreadable": len(found.unreadable) + skipped,
+        "counts": found.counts(),
+        "unreadable": found.unreadable,
+        "findings": rows,
+    }
+
+
+def _row(finding: Finding, images: Images, numbered: Images) -> dict[str, Any]:
+    said = finding.comparison
+    return {
+        "id": images.ids[finding.row],
+        "known_id": numbered.ids[finding.known],
+        "kind": finding.kind,
+        "mirrored": finding.mirrored,
+        "linf": round(said.linf, 6) if said else 0.0,
+        "rms": round(said.rms, 6) if said else 0.0,
+        "opacity": round(said.opacity, 4) if said and said.opacity is not None else None,
+        "other_id": numbered.ids[finding.other] if finding.other is not None else None,
+        "pictures": None,
+    }
+
+
+def _draw(out: Path, found: Matches, rows: list[dict[str, Any]], images: Images, numbered: Images) -> None:
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    suspicious = [i for i, finding in enumerate(found.findings) if finding.kind in SUSPICIOUS]
+    for i in suspicious[:DRAWN]:
+        finding = found.findings[i]
+        drawn = {"picture": images[finding.row], "known": numbered[finding.known]}
+        if finding.other is not None:
+            drawn["other"] = numbered[finding.other]
+        if finding.comparison is not None:
+            drawn["difference"], rows[i]["magnified"] = magnified(finding.comparison.difference)
+        rows[i]["pictures"] = {name: f"pictures/{finding.row:06d}-{name}.png" for name in drawn}
+        for name, picture in drawn.items():
+            picture.save(out / rows[i]["pictures"][name])
+
+
+def magnified(difference: np.ndarray) -> tuple[Image.Image, float]:
+    """A difference around grey, magnified until its largest value is white or black; and how often.
+
+    >>> magnified(np.full((1, 1, 3), 0.1))[0].getpixel((0, 0)), magnified(np.full((1, 1, 3), 0.1))[1]
+    ((255, 255, 255), 5.0)
+    """
+    times = round(0.5 / max(float(np.abs(difference).max()), 1 / 510), 2)
+    grey = np.rint(255 * np.clip(0.5 + times * difference, 0, 1)).astype(np.uint8)
+    return Image.fromarray(grey), times
+
+
+def _versions() -> dict[str, str]:
+    names = ("poisonfrogs", "numpy", "pillow")
+    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+    try:
+        return found | {"faiss-cpu": metadata.version("faiss-cpu")}
+    except metadata.PackageNotFoundError:
+        return found

@@ -1,0 +1,102 @@
+"""Two pictures at full resolution, changed in known ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from planted import jpeg, mirror, opened, perturbed, png, watermarked
+from poisonfrogs import compare, data
+from poisonfrogs.images import Images
+
+
+@pytest.fixture(scope="module")
+def some() -> Images:
+    return data.load("frogs-and-planes").train
+
+
+def kind(picture: Image.Image, content: bytes | None, known: Image.Image, mirrored: bool = False) -> str | None:
+    found = compare.compare(picture, content, known, mirrored)
+    return found.kind if found else None
+
+
+def test_the_same_pixels(some: Images) -> None:
+    assert kind(some[0], png(some[0]), some[0]) == "identical pixels"
+    assert kind(mirror(some[0]), None, some[0], True) == "identical pixels"
+    assert kind(some[0], None, some[1]) is None
+
+
+@pytest.mark.parametrize("quality", [20, 75, 95])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_encoding_alone_is_recognised(quality: int, subsampling: int, some: Images) -> None:
+    for i in range(5):
+        content = jpeg(some[i], quality, subsampling=subsampling)
+        assert kind(opened(content), content, some[i]) == "re-encoded"
+        content = jpeg(mirror(some[i]), quality, subsampling=subsampling)
+        assert kind(opened(content), content, some[i], True) == "re-encoded"
+
+
+@pytest.mark.parametrize("size", [(24, 24), (48, 48), (40, 20)])
+@pytest.mark.parametrize("how", list(Image.Resampling))
+def test_resizing_alone_is_recognised(size: tuple[int, int], how: Image.Resampling, some: Images) -> None:
+    resized = some[0].resize(size, how)
+    assert kind(resized, png(resized), some[0]) == "resized"
+    content = jpeg(resized, 80)
+    assert kind(opened(content), content, some[0]) == "resized"
+
+
+@pytest.mark.parametrize("encode", [png, *(lambda image, q=q: jpeg(image, q) for q in (75, 85, 95))])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_perturbation_is_seen_whatever_it_is_stored_as(encode, mirrored: bool, some: Images) -> None:
+    for i in range(20):
+        changed = perturbed(some[i], i)
+        content = encode(mirror(changed) if mirrored else changed)
+        found = compare.compare(opened(content), content, some[i], mirrored)
+        assert found
+        assert found.kind == "perturbed"
+        if encode is png:
+            expected = (np.asarray(changed).astype(float) - np.asarray(some[i])) / 255
+            assert found.linf == pytest.approx(np.abs(expected).max())
+            assert found.rms == pytest.approx(np.sqrt((expected**2).mean()))
+            shown = expected[:, ::-1] if mirrored else expected
+            assert found.difference == pytest.approx(shown, abs=1e-6)
+
+
+@pytest.mark.parametrize("opacity", [0.15, 0.3, 0.45])
+def test_a_blend_s_opacity_is_that_of_the_truth(opacity: float, some: Images) -> None:
+    for i in range(10):
+        base, other = some[i], some[600 + i]
+        for content in (png(watermarked(base, other, opacity)), jpeg(watermarked(base, other, opacity), 80)):
+            found = compare.blend(opened(content), content, base, other, False)
+            assert found
+            assert found.opacity == pytest.approx(opacity, abs=0.03)
+        turned = mirror(perturbed(watermarked(base, other, opacity), i))
+        found = compare.blend(turned, None, base, other, True)
+        if found is None:  # a perturbation that is large beside what was blended in
+            continue
+        assert found.opacity == pytest.approx(opacity, abs=0.1)
+
+
+def test_a_blend_with_another_picture_is_none(some: Images) -> None:
+    blended = watermarked(some[0], some[600])
+    assert compare.blend(blended, None, some[0], some[601], False) is None
+    assert compare.blend(some[0], None, some[0], some[600], False) is None
+    assert compare.compare(blended, None, some[0], False) is None
+
+
+def test_pages_that_are_nearly_blank_are_no_copies() -> None:
+    chance = np.random.default_rng(0)
+    one, two = (Image.fromarray(chance.integers(250, 256, (32, 32, 3)).astype(np.uint8)) for _ in range(2))
+    assert compare.compare(one, None, two, False) is None
+    assert kind(one, None, one) == "identical pixels"
+
+
+def test_another_object_before_the_same_sky_is_no_copy() -> None:
+    sky = np.tile(np.linspace(120, 220, 32), (32, 1))[..., None].repeat(3, -1).astype(np.uint8)
+    bird, plane = sky.copy(), sky.copy()
+    bird[14:16, 14:18] = 40
+    plane[13:15, 8:14] = 40
+    found = np.sqrt(((bird.astype(float) - plane) ** 2).mean()) / 255
+    assert found < compare.LIMIT  # by size alone it would be one
+    assert compare.compare(Image.fromarray(bird), None, Image.fromarray(plane), False) is None

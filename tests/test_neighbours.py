@@ -1,0 +1,84 @@
+"""Small vectors and the exact nearest among them, against plain arithmetic."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from poisonfrogs import data, images, neighbours
+from poisonfrogs.images import Images
+
+
+@pytest.fixture(scope="module")
+def some() -> Images:
+    return data.load("frogs-and-planes").train.select(range(300))
+
+
+@pytest.fixture(scope="module")
+def thumbs(some: Images) -> np.ndarray:
+    return neighbours.thumbnails(some)[0]
+
+
+def truth(queries: np.ndarray, known: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """In double precision, one by one."""
+    distances = np.stack([((known.astype(np.float64) - query) ** 2).sum(1) for query in queries.astype(np.float64)])
+    order = distances.argsort(1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, 1), order
+
+
+@pytest.mark.parametrize("prepare", [neighbours.plain, neighbours.normalised])
+@pytest.mark.parametrize("by", ["faiss", "NumPy"])
+@pytest.mark.parametrize("block", [1 << 14, 37])
+def test_the_nearest_are_exact(
+    prepare: neighbours.Prepare, by: str, block: int, thumbs: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by == "NumPy":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(neighbours, "_BLOCK", block)
+    queries = prepare(thumbs[:90])
+    distances, numbers = neighbours.nearest(queries, [thumbs[90:200], thumbs[200:]], prepare, 4)
+    expected, order = truth(queries, prepare(thumbs[90:]), 4)
+    assert np.array_equal(numbers, order)
+    assert distances == pytest.approx(expected, abs=5e-3)
+
+
+@pytest.mark.parametrize("by", ["faiss", "NumPy"])
+def test_fewer_than_are_asked_for(by: str, thumbs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by == "NumPy":
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    distances, numbers = neighbours.nearest(neighbours.plain(thumbs[:3]), [thumbs[:2]], neighbours.plain, 4)
+    assert sorted(numbers[0].tolist()) == [-1, -1, 0, 1]
+    assert np.isinf(distances[:, 2:]).all()
+    assert np.isfinite(distances[:, :2]).all()
+
+
+def test_thumbnails_are_no_further_apart_than_pictures(some: Images, thumbs: np.ndarray) -> None:
+    whole = np.stack([np.asarray(image) for image in some]).astype(np.float64)
+    for i in range(0, 100, 2):
+        apart = np.sqrt(((whole[i] - whole[i + 1]) ** 2).mean())
+        small = np.sqrt(((thumbs[i].astype(np.float64) - thumbs[i + 1]) ** 2).mean())
+        assert small <= apart + 2  # both thumbnails are rounded twice
+
+
+def test_a_thumbnail_is_a_mean_of_areas(some: Images, thumbs: np.ndarray) -> None:
+    pixels = np.asarray(some[0]).astype(np.float64)
+    means = pixels.reshape(16, 2, 16, 2, 3).mean((1, 3))
+    assert np.abs(thumbs[0] - means).max() <= 1  # rounded twice
+    assert np.abs(neighbours.averaged(pixels.astype(np.float32)) - means).max() < 1e-3
+
+
+def test_vectors_have_mean_zero_and_length_one_and_a_blank_page_none(thumbs: np.ndarray) -> None:
+    vectors = neighbours.normalised(np.concatenate([thumbs[:20], np.full_like(thumbs[:1], 200)]))
+    assert vectors.mean(1) == pytest.approx(0, abs=1e-6)
+    assert np.linalg.norm(vectors[:20], axis=1) == pytest.approx(1, abs=1e-5)
+    assert not vectors[20].any()
+
+
+def test_what_cannot_be_read_has_no_thumbnail(tmp_path) -> None:
+    for name, content in {"a.png": b"no picture", "b.png": b"\x89PNG"}.items():
+        (tmp_path / name).write_bytes(content)
+    made, unreadable = neighbours.thumbnails(images.files([str(tmp_path / "a.png"), str(tmp_path / "b.png")], [0, 0]))
+    assert not made.any()
+    assert list(unreadable) == [0, 1]

@@ -1,0 +1,152 @@
+"""A manifest and its signature, replaced as one: killed at any step, the old pair or the new one is there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from poisonfrogs import pair, provenance, signing
+from poisonfrogs.types import InputError
+from signed import Signed, make
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from poisonfrogs import provenance
+
+kill_at, data, key = int(sys.argv[1]), *map(Path, sys.argv[2:])
+steps = 0
+
+def step(event, arguments):
+    global steps
+    names = [str(one) for one in arguments if isinstance(one, (str, bytes, os.PathLike))]
+    if event in ("open", "os.rename") and any("manifest" in name for name in names):
+        steps += 1
+        if steps == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+fsync, write = os.fsync, os.write
+def counted(descriptor):
+    step("open", ["manifest"])
+    fsync(descriptor)
+    step("open", ["manifest"])
+os.fsync = counted
+sys.addaudithook(step)
+provenance.sign(data, key)
+print(steps)
+"""
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Signed:
+    return make(tmp_path)
+
+
+def says(one: Signed) -> set[str]:
+    """The paths that the pair names: what is signed is one of two states, never a mixture."""
+    with pair.reading(one.manifest, one.public) as (_, file):
+        return {line.decode().split('"')[3] for line in list(iter(lambda: file.readline(1 << 16), b""))[1:]}
+
+
+def attempt(one: Signed, kill_at: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", KILLED, str(kill_at), str(one.data), str(one.key)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_killed_at_every_step_it_leaves_one_whole_pair(one: Signed) -> None:
+    old = says(one)
+    seen, step = [], 1
+    while True:
+        new = one.data / "dog" / f"new{step}.png"
+        new.write_text("new")
+        run = attempt(one, step)
+        if run.returncode == 0:
+            break
+        assert run.returncode == -signal.SIGKILL, run.stderr
+        after = says(one)
+        assert after in (old, old | {f"dog/{new.name}"})
+        seen.append(after != old)
+        if after == old:
+            new.unlink()
+        old = after
+        step += 1
+    assert {True, False} <= set(seen), "kills before and after the step that counts"
+    assert len(seen) >= 8
+    assert says(one) == old | {f"dog/{new.name}"}
+    assert not list(one.data.parent.glob("*.new"))
+
+
+def test_killed_before_the_manifest_moved_it_is_found_and_then_kept(one: Signed) -> None:
+    old = one.manifest.read_bytes()
+    (one.data / "new").write_text("new")
+    provenance.sign(one.data, one.key)
+    fresh = one.manifest.rename(one.manifest.with_name(one.manifest.name + ".new"))
+    one.manifest.write_bytes(old)
+    assert "new" in says(one)
+    (one.data / "pipe").unlink(missing_ok=True)
+    os.mkfifo(one.data / "pipe")
+    with pytest.raises(InputError, match="pipe"):
+        provenance.sign(one.data, one.key)
+    assert "new" in says(one)
+    (one.data / "pipe").unlink()
+    one.data.joinpath("newer").write_text("x")
+    with pair.writing(one.manifest):  # the next one begins, and is given up
+        assert says(one)
+    assert not fresh.exists()
+    assert {"new"} == says(one) - {f"{label}/{i}.png" for label in ("cat", "dog") for i in range(3)}
+
+
+def test_killed_before_it_ever_signed_there_is_nothing(tmp_path: Path) -> None:
+    one = make(tmp_path)
+    one.manifest.rename(one.manifest.with_name(one.manifest.name + ".new"))
+    one.signature.unlink()
+    with pytest.raises(InputError, match="sig is not there"):
+        says(one)
+    provenance.sign(one.data, one.key)
+    assert says(one)
+
+
+def hold(path: Path, held: multiprocessing.synchronize.Event, end: multiprocessing.synchronize.Event) -> None:
+    with pair.writing(path):
+        held.set()
+        end.wait(60)
+
+
+def test_one_writes_at_a_time(one: Signed) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, end = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(one.manifest, held, end))
+    other.start()
+    assert held.wait(60)
+    with pytest.raises(InputError, match="is being written by another command"):
+        provenance.sign(one.data, one.key)
+    end.set()
+    other.join()
+    provenance.sign(one.data, one.key)
+
+
+def test_a_manifest_that_changes_while_it_is_read_is_noticed(one: Signed) -> None:
+    def read() -> None:
+        with pair.reading(one.manifest, one.public) as (_, file):
+            one.manifest.write_bytes(one.manifest.read_bytes().replace(b"dog/0", b"dog/7"))
+            while file.readline(1 << 16):
+                pass
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        read()
+
+
+def test_a_signature_names_its_manifest_by_digest_alone(one: Signed, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "copy.jsonl"
+    elsewhere.write_bytes(one.manifest.read_bytes())
+    pair.signature_of(elsewhere).write_bytes(one.signature.read_bytes())
+    with pair.reading(elsewhere, one.public) as (signed, file):
+        while file.readline(1 << 16):
+            pass
+    assert signed.keyid == signing.public_key(one.public).keyid

@@ -1,0 +1,402 @@
+"""`keygen`, `sign` and `verify` as they are used, and as they are misused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from poisonfrogs import manifest, provenance, signing
+from poisonfrogs.audit import run_audit
+from poisonfrogs.cli import main
+from poisonfrogs.plan import Audit
+from poisonfrogs.types import InputError
+from runs import on_disk, refused
+from signed import Signed, make, told, verified
+
+FIXTURE = Path(__file__).parent / "fixtures" / "signed"
+
+
+@pytest.fixture
+def one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Signed:
+    made = make(tmp_path)
+    capsys.readouterr()
+    return made
+
+
+def verify(one: Signed, *more: str) -> int:
+    return main(["verify", str(one.data), "--key", str(one.public), *more])
+
+
+def test_from_keys_to_a_clean_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    (data / "dog").mkdir(parents=True)
+    (data / "dog" / "1.png").write_bytes(b"dog")
+    before = on_disk(data)
+    assert main(["keygen", "me"]) == 0
+    assert "me signs: keep it to yourself; me.pub verifies" in capsys.readouterr().out
+    assert main(["sign", "data/", "--key", "me"]) == 0
+    assert "signed 1 files and 0 links, 3 bytes" in capsys.readouterr().out
+    assert main(["verify", "data", "--key", "me.pub"]) == 0
+    assert "1 files and links now: all as they were signed" in capsys.readouterr().out
+    assert on_disk(data) == before
+    monkeypatch.chdir(data)
+    assert main(["verify", ".", "--key", "../me.pub"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "data", "me", "me.pub", "data.manifest.jsonl", "data.manifest.sig", ".data.manifest.jsonl.lock"
+    }  # fmt: skip
+
+
+def test_what_was_signed_by_today_s_version_verifies(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = [
+        "verify",
+        str(FIXTURE / "data"),
+        "--key",
+        str(FIXTURE / "key.pub"),
+        "--sources",
+        str(FIXTURE / "sources.csv"),
+    ]
+    assert main(given) == 0
+    assert "5 files and links now: all as they were signed" in capsys.readouterr().out
+
+
+def test_every_difference_is_named(one: Signed, capsys: pytest.CaptureFixture[str]) -> None:
+    (one.data / "cat" / "0.png").write_bytes(b"other")
+    (one.data / "cat" / "1.png").unlink()
+    (one.data / "cat" / "2.png").rename(one.data / "cat" / "two.png")
+    (one.data / "dog" / "0.png").rename(one.data / "cat" / "dog.png")
+    (one.data / "dog" / "new.png").write_bytes(b"new")
+    code, found = verified(one, capsys)
+    assert code == 1
+    assert told(found) == [
+        ("changed", "cat/0.png", "other content"),
+        ("label moved", "cat/dog.png", "dog/0.png"),
+        ("renamed", "cat/two.png", "cat/2.png"),
+        ("added", "dog/new.png", None),
+        ("missing", "cat/1.png", None),
+    ]
+    assert found["counts"] == {
+        "changed": 1, "missing": 1, "added": 1, "renamed": 1, "label moved": 1, "metadata changed": 0
+    }  # fmt: skip
+    assert found["schema_version"] == 1
+    assert found["checked"] == 6
+    assert not found["fast"]
+    assert verify(one) == 1
+    out = capsys.readouterr().out
+    assert "label moved      cat/dog.png  (was dog/0.png)\n" in out
+    assert "6 files and links now: 1 changed, 1 missing, 1 added, 1 renamed, 1 label moved" in out
+
+
+def test_odd_names_are_signed_verified_and_shown_on_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = make(tmp_path)
+    names = [
+        "new\nline.png",
+        "e\u0301.png",
+        "\u00e9.png",
+        "A.png",
+        "a.png",
+        os.fsdecode(b"\xff\xfe.png"),
+        "\x1b[2J.png",
+    ]
+    for name in names:
+        (one.data / "cat" / name).write_bytes(os.fsencode(name))
+    (one.data / "loop").symlink_to("loop")
+    (one.data / "out").symlink_to("/etc/passwd")
+    (one.data / "dogs").symlink_to("dog")
+    capsys.readouterr()
+    assert main(["sign", str(one.data), "--key", str(one.key)]) == 0
+    out = capsys.readouterr().out
+    assert "cat/a.png: another name here differs in case or Unicode form alone" in out
+    assert "out: leads out of the folder; what it points to is NOT signed" in out
+    assert "loop: " not in out
+    assert verify(one) == 0
+    assert "out: leads out of the folder" in capsys.readouterr().out
+    for name in names:
+        (one.data / "cat" / name).unlink()
+    assert verify(one) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "missing          cat/new\\nline.png" in lines
+    assert "missing          cat/%FF%FE.png" in lines
+    assert "missing          cat/\\x1b[2J.png" in lines
+    (one.data / "out").unlink()
+    (one.data / "out").symlink_to("/etc/shadow")
+    assert ("changed", "out", "the link points elsewhere") in told(verified(one, capsys)[1])
+
+
+def test_what_came_in_since_is_told_by_source(one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = tmp_path / "may.jsonl"
+    assert main(["sign", str(one.data), "--key", str(one.key), "--out", str(old)]) == 0
+    assert verify(one, "--against", str(old)) == 0
+    (one.data / "scraped").mkdir()
+    for number in range(3):
+        (one.data / "scraped" / f"{number}.png").write_bytes(b"%d" % number)
+    (one.data / "cat" / "mine.png").write_bytes(b"mine")
+    sources = tmp_path / "sources.csv"
+    sources.write_text("path,source\nscraped,https://s.example\n")
+    assert main(["sign", str(one.data), "--key", str(one.key), "--sources", str(sources)]) == 0
+    code, found = verified(one, capsys, "--against", str(old))
+    assert code == 1
+    assert found["differences"] == []
+    assert found["since"]["added_by_source"] == {"https://s.example": 3, "unknown": 1}
+    assert [one["path"] for one in found["since"]["differences"]] == [
+        "cat/mine.png", "scraped/0.png", "scraped/1.png", "scraped/2.png"
+    ]  # fmt: skip
+    assert verify(one, "--against", str(old)) == 1
+    assert "came in from https://s.example: 3" in capsys.readouterr().out
+
+
+def test_metadata_that_changed_is_named(one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources, other = tmp_path / "sources.csv", tmp_path / "other.csv"
+    sources.write_text("path,source,licence\n.,a,CC0\n")
+    other.write_text("path,source,licence\n.,a,CC0\ndog/1.png,a,none\n")
+    assert main(["sign", str(one.data), "--key", str(one.key), "--sources", str(sources)]) == 0
+    assert verify(one) == 0
+    assert verify(one, "--sources", str(sources)) == 0
+    code, found = verified(one, capsys, "--sources", str(other))
+    assert code == 1
+    assert told(found) == [("metadata changed", "dog/1.png", "licence 'CC0' is now 'none'")]
+
+
+def test_fast_sees_sizes_and_times_and_says_what_it_is(one: Signed, capsys: pytest.CaptureFixture[str]) -> None:
+    path = one.data / "dog" / "1.png"
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes(b"x" * len(content))
+    assert verify(one, "--fast") == 1
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    capsys.readouterr()
+    assert verify(one, "--fast") == 0  # forged
+    assert "this was no security check" in capsys.readouterr().out
+    assert verified(one, capsys, "--fast")[1]["fast"] is True
+    assert verify(one) == 1
+    path.write_bytes(content + b"x")
+    assert verify(one, "--fast") == 1
+    os.utime(path, ns=(0, 0))
+    path.write_bytes(content)
+    assert verify(one) == 0, "another time alone is no difference of content"
+
+
+def test_nothing_is_not_signed_and_nothing_left_is_not_clean(
+    one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty" / "folder").mkdir(parents=True)
+    assert main(["sign", str(tmp_path / "empty"), "--key", str(one.key)]) == 2
+    refused(capsys, "empty holds no files; there is nothing to sign")
+    assert not (tmp_path / "empty.manifest.jsonl").exists()
+    shutil.rmtree(one.data)
+    one.data.mkdir()
+    code, found = verified(one, capsys)
+    assert (code, found["checked"], found["counts"]["missing"]) == (1, 0, 6)
+
+
+# what is done, the difference it must be called; paths are of files drawn at random
+def flip(path: Path, chance: random.Random) -> str:
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+    return "changed"
+
+
+def truncate(path: Path, chance: random.Random) -> str:
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+    return "changed"
+
+
+def rename(path: Path, chance: random.Random) -> str:
+    path.rename(path.with_name(f"{chance.randrange(10**6)}.png"))
+    return "renamed"
+
+
+def add(path: Path, chance: random.Random) -> str:
+    path.with_name("added.png").write_bytes(chance.randbytes(9))
+    return "added"
+
+
+def delete(path: Path, chance: random.Random) -> str:
+    path.unlink()
+    return "missing"
+
+
+def move(path: Path, chance: random.Random) -> str:
+    path.rename(path.parent.parent / {"cat": "dog", "dog": "cat"}[path.parent.name] / "moved.png")
+    return "label moved"
+
+
+def link(path: Path, chance: random.Random) -> str:
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    return "changed"
+
+
+TAMPERING: list[Callable[[Path, random.Random], str]] = [flip, truncate, rename, add, delete, move, link]
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_ten_random_changes_of_each_kind_are_caught_and_named(
+    how: Callable[[Path, random.Random], str], one: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance, kept = random.Random(how.__name__), one.data.with_name("kept")
+    shutil.copytree(one.data, kept)
+    for _ in range(10):
+        path = one.data / chance.choice(["cat", "dog"]) / f"{chance.randrange(3)}.png"
+        named = how(path, chance)
+        code, found = verified(one, capsys)
+        assert code == 1
+        assert [one["kind"] for one in found["differences"]] == [named]
+        shutil.rmtree(one.data)
+        shutil.copytree(kept, one.data)
+        assert verify(one) == 0
+
+
+@pytest.mark.parametrize("which", ["manifest", "signature"])
+def test_random_edits_of_the_pair_are_caught_and_nothing_is_trusted(
+    which: str, one: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, chance = getattr(one, which), random.Random(which)
+    whole = path.read_bytes()
+    for turn in range(15):
+        edited = bytearray(whole)
+        edited[chance.randrange(len(edited))] ^= 1 << chance.randrange(8)
+        path.write_bytes(bytes(edited) if turn % 3 else whole[: chance.randrange(len(whole))])
+        assert verify(one) == 2
+        refused(capsys, one.data.name)
+    path.unlink()
+    assert verify(one) == 2
+    refused(capsys, "is not there")
+    path.write_bytes(whole)
+    assert verify(one) == 0
+
+
+def test_another_key_is_refused_and_so_is_another_s_signature(
+    one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = signing.generate(tmp_path / "other")
+    assert main(["verify", str(one.data), "--key", str(other)]) == 2
+    refused(capsys, "is signed with another key")
+    assert main(["sign", str(one.data), "--key", str(tmp_path / "other")]) == 0  # key swap: all is signed anew
+    capsys.readouterr()
+    assert verify(one) == 2
+    refused(capsys, "is signed with another key", "nothing below it is trusted")
+
+
+def test_a_hostile_manifest_reads_nothing_outside_even_when_it_is_signed(
+    one: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever holds the key may be an insider; the manifest's paths are never opened."""
+    import hashlib
+
+    lines = one.manifest.read_bytes().splitlines(keepends=True)
+    for path in ("/etc/passwd", "../key", "cat/../../key", "a\\u0000b", ".", ""):
+        edited = lines[0] + lines[1].replace(b"cat/0.png", path.encode()) + b"".join(lines[2:])
+        one.manifest.write_bytes(edited)
+        digest = hashlib.sha256(edited).hexdigest()
+        one.signature.write_bytes(signing.envelope("m", digest, {}, signing.private_key(one.key)))
+        assert verify(one) == 2
+        refused(capsys, "line 2 is no entry of a manifest")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("sign none --key key", "none is not there; expected a folder of files"),
+        ("sign key --key key", "key is not a folder"),
+        ("sign data --key none", "none is not a file"),
+        ("sign data --key key.pub", "holds no private key"),
+        ("sign data", "--key"),
+        ("sign data --key key --out data/in.jsonl", "would lie inside data"),
+        ("sign data --key key --out data/cat/in.jsonl", "would lie inside data"),
+        ("sign data --key key --out none/m.jsonl", "none is not a folder"),
+        ("sign data --key key --sources none.csv", "none.csv cannot be read"),
+        ("sign / --key key", "nothing beside it"),
+        ("sign / --key key --out m.jsonl", "would lie inside"),
+        ("verify data --key key", "holds a private key; give its public half"),
+        ("verify data --key key.pub --manifest none.jsonl", "none.sig is not there"),
+        ("verify data --key key.pub --against none.jsonl", "none.sig is not there"),
+        ("verify none --key key.pub", "none is not there"),
+        ("keygen key", "key is there already"),
+        ("keygen none/key", "No such file"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(
+    arguments: str, said: str, one: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(one.data.parent)
+    before = on_disk(one.data.parent)
+    assert main(arguments.split()) == 2
+    refused(capsys, said)
+    assert on_disk(one.data.parent) == before
+
+
+def test_without_the_library_one_line_says_what_to_install(
+    one: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    assert verify(one) == 2
+    refused(capsys, "pip install 'poisonfrogs[provenance]'")
+
+
+def test_neither_torch_nor_numpy_is_imported(one: Signed) -> None:
+    code = """
+import sys
+from poisonfrogs.cli import main
+data, key = sys.argv[1:]
+assert main(["sign", data, "--key", key]) == 0
+assert main(["verify", data, "--key", key + ".pub"]) == 0
+assert not {"torch", "numpy", "PIL"} & set(sys.modules), set(sys.modules) & {"torch", "numpy", "PIL"}
+"""
+    subprocess.run([sys.executable, "-c", code, str(one.data), str(one.key)], check=True)
+
+
+def test_what_an_audit_requires_to_be_signed(audit: Audit, tmp_path: Path, data: Path) -> None:
+    from dataclasses import replace
+
+    shutil.copytree(data, tmp_path / "mine")
+    public = signing.generate(tmp_path / "key")
+    mine = replace(audit, data=tmp_path / "mine", require_signed=public)
+    with pytest.raises(InputError, match=r"mine\.manifest\.sig is not there"):
+        run_audit(mine)
+    provenance.sign(mine.data, tmp_path / "key", out=tmp_path / "m.jsonl")
+    mine = replace(mine, manifest=tmp_path / "m.jsonl")
+    assert run_audit(mine)["n_trials"] == 6
+    (mine.data / "train" / "new.txt").write_text("new")
+    with pytest.raises(
+        InputError, match=r"mine is not as it was signed: train/new.txt \(added\); see poisonfrogs verify"
+    ):
+        run_audit(mine)
+    (mine.data / "train" / "new.txt").unlink()
+    (mine.data / "train" / "out").symlink_to("/etc")
+    provenance.sign(mine.data, tmp_path / "key", out=tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match=r"links that lead out of it \(train/out\)"):
+        run_audit(mine)
+    with pytest.raises(InputError, match="--manifest needs --require-signed"):
+        run_audit(replace(mine, require_signed=None))
+
+
+def test_the_differences_of_a_folder_are_those_of_json(one: Signed, capsys: pytest.CaptureFixture[str]) -> None:
+    found = provenance.verify(one.data, one.public)
+    assert json.loads(json.dumps(found.counts())) == dict.fromkeys(manifest.KINDS, 0)
+
+
+@pytest.mark.parametrize(("document", "commands"), [("provenance", ("sign", "verify", "audit")), ("match", ("match",))])
+def test_every_flag_that_the_documentation_names_is_there(
+    document: str, commands: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known: set[str] = set()
+    for command in commands:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        known |= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    text = (Path(__file__).parent.parent / "docs" / f"{document}.md").read_text()
+    assert set(re.findall(r"`(--[a-z-]+)", text)) <= known
