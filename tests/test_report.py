@@ -106,6 +106,24 @@ def test_every_trial_has_its_card_and_every_chart_its_table(shown: Page, run: Pa
         assert f"{row['ssim'][0]:.4f}" in shown.words
 
 
+def test_what_the_auditor_calls_each_poison_and_how_evasion_went(shown: Page, run: Path) -> None:
+    rows = journal.rows(run / "journal.jsonl")
+    for row in rows:
+        called = int(np.argmax(row["auditor"]["poisons"][0]))
+        name, sure = ["blue", "red"][called], row["auditor"]["poisons"][0][called]
+        assert f"toy:factory calls the poison {name} {sure:.3f}" in shown.words
+    taken = {
+        norm: sum(
+            ["blue", "red"][int(np.argmax(made["probabilities"]))] == row["base_class"]
+            for row in rows
+            for made in row["evasions"]
+            if made["norm"] == norm
+        )
+        for norm in ("linf", "l2")
+    }
+    assert f"Tried on 3 targets, taken for the base class: {taken['linf']} (l-inf), {taken['l2']} (l2)." in shown.words
+
+
 def test_every_drawing_has_words(shown: Page) -> None:
     drawings = shown.all("svg")
     assert len(drawings) > 15

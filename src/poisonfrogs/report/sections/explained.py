@@ -61,6 +61,7 @@ def section(run: RunFolder) -> Section:
         "explained.html",
         example=example,
         evasion=evasion(run, example) if example else None,
+        evaded=evaded(run),
         poison=poison(run, example) if example else None,
         stages=[drawings.collision(i, *_names(run, example)) for i in range(3)],
         contexts=[drawings.context(False), drawings.context(True)],
@@ -86,9 +87,23 @@ def _names(run: RunFolder, example: Outcome | None) -> tuple[str, str]:
     return (example.target_class, example.base_class) if example else (run.classes[0], run.classes[1])
 
 
-def _said(run: RunFolder, probabilities: list[float]) -> str:
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return f"{clipped(run.classes[best], 12)} {probabilities[best]:.3f}"
+def _answer(run: RunFolder, probabilities: list[float]) -> str:
+    name, sure = run.said(probabilities)
+    return f"{clipped(name, 12)} {sure:.3f}"
+
+
+def evaded(run: RunFolder) -> list[tuple[str, int, int]]:
+    """Of each norm: how many targets were taken for the base class, and how many were tried."""
+    tried = [
+        (made["norm"], run.said(made["probabilities"])[0] == one.base_class)
+        for one in run.outcomes
+        for made in one.evasions
+    ]
+    return [
+        (words, sum(fell for kind, fell in tried if kind == norm), sum(kind == norm for kind, _ in tried))
+        for norm, words in NORMS.items()
+        if any(kind == norm for kind, _ in tried)
+    ]
 
 
 def _magnified(change: float) -> int:
@@ -103,9 +118,9 @@ def evasion(run: RunFolder, example: Outcome) -> Markup | None:
         k = _magnified(made["linf"])
         size = levels(made["linf"]) if made["norm"] == "linf" else f"{made['l2']:.2f}"
         pictures = [
-            (target, "the target", _said(run, example.control_probabilities)),
+            (target, "the target", _answer(run, example.control_probabilities)),
             (embed.difference(run, example.target_file, made["file"], k, 240), f"change × {k}", ""),
-            (embed.picture(run, made["file"], 240), "shown instead", _said(run, made["probabilities"])),
+            (embed.picture(run, made["file"], 240), "shown instead", _answer(run, made["probabilities"])),
         ]
         rows.append(drawings.Row(f"{NORMS[made['norm']]} norm of the change: {size}", pictures, "+="))
     if not rows:
@@ -126,8 +141,8 @@ def poison(run: RunFolder, example: Outcome) -> Markup:
     ]
     target = embed.picture(run, example.target_file, 240)
     asked = [
-        (target, "without the poison", _said(run, example.control_probabilities)),
-        (target, "trained on it", _said(run, example.probabilities)),
+        (target, "without the poison", _answer(run, example.control_probabilities)),
+        (target, "trained on it", _answer(run, example.probabilities)),
     ]
     text = (
         f"A training picture of {example.base_class}, a small change, and the poison, still labelled "
