@@ -36,19 +36,22 @@ WAYS = (
         name="Scraping",
         steps=("picture put on|a web page", "the crawler|takes it"),
         text="Pictures are collected from the web. The attacker publishes the poison where the crawler will come.",
-        meets="a record of where each picture came from; a look for pictures that resemble those to be protected",
+        meets="a record of where each picture came from; a look for slightly changed copies of known pictures",
+        commands=("sign", "match"),
     ),
     Way(
         name="Harvesting",
         steps=("picture sent|or uploaded", "your service|keeps it"),
         text="Pictures arrive from users: uploads, mail, cameras. The attacker is a user like any other.",
-        meets="a limit on what one sender can add; the measures against scraping",
+        meets="a limit on what one sender can add; a look for changed copies; a head that few pictures cannot sway",
+        commands=("match", "certify"),
     ),
     Way(
         name="An insider",
         steps=("someone with|access adds it", "review sees a|right label"),
         text="Somebody who may write to the training set adds one picture, or changes one that is there.",
-        meets="signed lists of the training pictures, checked before each training",
+        meets="a signed list of the training pictures, checked before each training",
+        commands=("sign", "verify"),
     ),
 )
 
