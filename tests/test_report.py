@@ -106,6 +106,24 @@ def test_every_trial_has_its_card_and_every_chart_its_table(shown: Page, run: Pa
         assert f"{row['ssim'][0]:.4f}" in shown.words
 
 
+def test_what_the_auditor_calls_each_poison_and_how_evasion_went(shown: Page, run: Path) -> None:
+    rows = journal.rows(run / "journal.jsonl")
+    for row in rows:
+        called = int(np.argmax(row["auditor"]["poisons"][0]))
+        name, sure = ["blue", "red"][called], row["auditor"]["poisons"][0][called]
+        assert f"toy:factory calls the poison {name} {sure:.3f}" in shown.words
+    taken = {
+        norm: sum(
+            ["blue", "red"][int(np.argmax(made["probabilities"]))] == row["base_class"]
+            for row in rows
+            for made in row["evasions"]
+            if made["norm"] == norm
+        )
+        for norm in ("linf", "l2")
+    }
+    assert f"Tried on 3 targets, taken for the base class: {taken['linf']} (l-inf), {taken['l2']} (l2)." in shown.words
+
+
 def test_every_drawing_has_words(shown: Page) -> None:
     drawings = shown.all("svg")
     assert len(drawings) > 15
@@ -127,7 +145,7 @@ def test_the_command_gives_the_plan_again(run: Path) -> None:
     assert plan.identity(Audit(**{f: getattr(parse(given), f) for f in Audit.__dataclass_fields__})) == recorded
 
 
-def test_what_the_page_advises_exists(shown: Page, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_page_advises_exists(shown: Page, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["audit", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
@@ -135,7 +153,8 @@ def test_what_the_page_advises_exists(shown: Page, capsys: pytest.CaptureFixture
     assert named
     assert named <= known
     assert {command for way in explained.WAYS for command in way.commands} <= {*COMMANDS}
-    assert set(re.findall(r"poisonfrogs ([a-z]+) ", shown.words)) <= {*COMMANDS}
+    written = set(re.findall(r"<code>poisonfrogs ([a-z]+)", (run / "report.html").read_text()))
+    assert {"audit", "match", "certify", "sign", "verify"} <= written <= {*COMMANDS}
 
 
 def test_one_pair_of_classes_is_named(run: Path, tmp_path: Path, shown: Page) -> None:

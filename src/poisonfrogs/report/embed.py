@@ -79,7 +79,7 @@ def picture(run: RunFolder, file: str, side: int | None = None) -> Embedded | No
     image, content = run.picture(file), run.content(file)
     if image is None or content is None:
         return None
-    if side is None and max(image.size) <= LONGEST:
+    if side is None and max(image.size) <= LONGEST and content.startswith(tuple(_KINDS)):
         return Embedded(data_uri(content), *image.size, whole=True)
     return Embedded(_reduced(image, side or LONGEST), *image.size, whole=max(image.size) <= (side or LONGEST))
 

@@ -130,6 +130,11 @@ class RunFolder:
         """Whether the run found anything out."""
         return bool(self.figures["n_eligible"]) and bool(self.figures["n_failed_trials"] < self.figures["n_trials"])
 
+    def said(self, probabilities: Sequence[float]) -> tuple[str, float]:
+        """The class of the highest probability, and that probability."""
+        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        return self.classes[best], probabilities[best]
+
     @cached_property
     def states(self) -> Counter[str]:
         return Counter(outcome.state for outcome in self.outcomes)

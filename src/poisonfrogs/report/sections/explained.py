@@ -36,19 +36,22 @@ WAYS = (
         name="Scraping",
         steps=("picture put on|a web page", "the crawler|takes it"),
         text="Pictures are collected from the web. The attacker publishes the poison where the crawler will come.",
-        meets="a record of where each picture came from; a look for pictures that resemble those to be protected",
+        meets="a record of where each picture came from; a look for slightly changed copies of known pictures",
+        commands=("sign", "match"),
     ),
     Way(
         name="Harvesting",
         steps=("picture sent|or uploaded", "your service|keeps it"),
         text="Pictures arrive from users: uploads, mail, cameras. The attacker is a user like any other.",
-        meets="a limit on what one sender can add; the measures against scraping",
+        meets="a limit on what one sender can add; a look for changed copies; a head that few pictures cannot sway",
+        commands=("match", "certify"),
     ),
     Way(
         name="An insider",
         steps=("someone with|access adds it", "review sees a|right label"),
         text="Somebody who may write to the training set adds one picture, or changes one that is there.",
-        meets="signed lists of the training pictures, checked before each training",
+        meets="a signed list of the training pictures, checked before each training",
+        commands=("sign", "verify"),
     ),
 )
 
@@ -61,6 +64,7 @@ def section(run: RunFolder) -> Section:
         "explained.html",
         example=example,
         evasion=evasion(run, example) if example else None,
+        evaded=evaded(run),
         poison=poison(run, example) if example else None,
         stages=[drawings.collision(i, *_names(run, example)) for i in range(3)],
         contexts=[drawings.context(False), drawings.context(True)],
@@ -86,9 +90,23 @@ def _names(run: RunFolder, example: Outcome | None) -> tuple[str, str]:
     return (example.target_class, example.base_class) if example else (run.classes[0], run.classes[1])
 
 
-def _said(run: RunFolder, probabilities: list[float]) -> str:
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return f"{clipped(run.classes[best], 12)} {probabilities[best]:.3f}"
+def _answer(run: RunFolder, probabilities: list[float]) -> str:
+    name, sure = run.said(probabilities)
+    return f"{clipped(name, 12)} {sure:.3f}"
+
+
+def evaded(run: RunFolder) -> list[tuple[str, int, int]]:
+    """Of each norm: how many targets were taken for the base class, and how many were tried."""
+    tried = [
+        (made["norm"], run.said(made["probabilities"])[0] == one.base_class)
+        for one in run.outcomes
+        for made in one.evasions
+    ]
+    return [
+        (words, sum(fell for kind, fell in tried if kind == norm), sum(kind == norm for kind, _ in tried))
+        for norm, words in NORMS.items()
+        if any(kind == norm for kind, _ in tried)
+    ]
 
 
 def _magnified(change: float) -> int:
@@ -103,9 +121,9 @@ def evasion(run: RunFolder, example: Outcome) -> Markup | None:
         k = _magnified(made["linf"])
         size = levels(made["linf"]) if made["norm"] == "linf" else f"{made['l2']:.2f}"
         pictures = [
-            (target, "the target", _said(run, example.control_probabilities)),
+            (target, "the target", _answer(run, example.control_probabilities)),
             (embed.difference(run, example.target_file, made["file"], k, 240), f"change × {k}", ""),
-            (embed.picture(run, made["file"], 240), "shown instead", _said(run, made["probabilities"])),
+            (embed.picture(run, made["file"], 240), "shown instead", _answer(run, made["probabilities"])),
         ]
         rows.append(drawings.Row(f"{NORMS[made['norm']]} norm of the change: {size}", pictures, "+="))
     if not rows:
@@ -126,8 +144,8 @@ def poison(run: RunFolder, example: Outcome) -> Markup:
     ]
     target = embed.picture(run, example.target_file, 240)
     asked = [
-        (target, "without the poison", _said(run, example.control_probabilities)),
-        (target, "trained on it", _said(run, example.probabilities)),
+        (target, "without the poison", _answer(run, example.control_probabilities)),
+        (target, "trained on it", _answer(run, example.probabilities)),
     ]
     text = (
         f"A training picture of {example.base_class}, a small change, and the poison, still labelled "

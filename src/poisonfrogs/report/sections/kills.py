@@ -19,6 +19,7 @@ class Card:
     panel: embed.Panel
     without: tuple[str, float]  # class and confidence
     with_poison: tuple[str, float]
+    auditor: tuple[str, float] | None  # what it calls the poison shown
     distance: float  # of the nearest poison
     ssim: float | None  # of the most changed poison
 
@@ -33,6 +34,7 @@ def section(run: RunFolder) -> Section:
         k=embed.magnification(run),
         states={name: words for name, words in STATES.items() if run.states[name]},
         counts=run.states,
+        auditor=run.plan.get("auditor"),
         shown=counted(len(cards), "trial"),
         poisons=run.plan["audit"]["poisons"],
         reduced=sum(not (card.panel.poison and card.panel.poison.whole) for card in cards),
@@ -45,13 +47,9 @@ def _card(run: RunFolder, outcome: Outcome, panel: embed.Panel) -> Card:
         outcome=outcome,
         state=STATES[outcome.state],
         panel=panel,
-        without=_said(run, outcome.control_probabilities),
-        with_poison=_said(run, outcome.probabilities),
+        without=run.said(outcome.control_probabilities),
+        with_poison=run.said(outcome.probabilities),
+        auditor=run.said(outcome.auditor["poisons"][0]) if outcome.auditor else None,
         distance=min(outcome.distance_after),
         ssim=min((value for value in outcome.ssim if value is not None), default=None),
     )
-
-
-def _said(run: RunFolder, probabilities: list[float]) -> tuple[str, float]:
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return run.classes[best], probabilities[best]
