@@ -41,7 +41,7 @@ def make(folder: Path, count: int) -> Path:
 
 
 def timed(*command: object) -> dict[str, float]:
-    """Seconds of a whole command, and the largest resident set of a process of it (this script starts no larger one)."""
+    """Seconds of a whole command, and the resident set of its own process at most (workers hold a chunk of paths each)."""
     wrapped = [sys.executable, __file__, "--run", *map(str, command)]
     out = subprocess.run(wrapped, check=True, capture_output=True, text=True).stdout
     return json.loads(out.splitlines()[-1])
