@@ -21,7 +21,10 @@ _HOME = {
     "extract_features": "features:features",
     "load_data": "data:load",
     "load_model": "models:load",
+    "match_pictures": "match:match",
     "run_audit": "audit:run_audit",
+    "sign_data": "provenance:sign",
+    "verify_data": "provenance:verify",
     "wilson": "stats:wilson",
 }
 __all__ = sorted(_HOME)
