@@ -9,6 +9,7 @@ from PIL import Image
 from planted import jpeg, mirror, opened, perturbed, png, watermarked
 from poisonfrogs import compare, data
 from poisonfrogs.images import Images
+from poisonfrogs.pictures import decode
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,17 @@ def test_another_object_before_the_same_sky_is_no_copy() -> None:
     found = np.sqrt(((bird.astype(float) - plane) ** 2).mean()) / 255
     assert found < compare.LIMIT  # by size alone it would be one
     assert compare.compare(Image.fromarray(bird), None, Image.fromarray(plane), False) is None
+
+
+def test_tables_that_cannot_be_written_are_passed_over(some: Images) -> None:
+    """A quantisation table of 16 bits, as extended JPEG has: read by Pillow, refused by its encoder."""
+    content = jpeg(some[0], 90)
+    start = content.index(b"\xff\xdb")
+    length = int.from_bytes(content[start + 2 : start + 4], "big")
+    table = content[start + 5 : start + 5 + 64]
+    wide = b"".join((300 if value else 0).to_bytes(2, "big") for value in table)
+    segment = b"\xff\xdb" + (2 + 1 + 128).to_bytes(2, "big") + b"\x10" + wide
+    odd = content[:start] + segment + content[start + 2 + length :]
+    picture = decode(odd).image
+    compare.compare(picture, odd, some[0], False)
+    compare.blend(picture, odd, some[0], some[600], False)
