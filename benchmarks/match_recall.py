@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,16 @@ def audits(folder: Path, shared: Path) -> dict[str, Audit]:
     }
 
 
+def ways(image: Image.Image) -> dict[str, tuple[Image.Image, dict[str, int]]]:
+    """A picture as it may be stored, with what Pillow needs to store it; the last two are known not to be found."""
+    quality = {store: {} if store == "png" else {"quality": int(store.partition(":")[2])} for store in STORED}
+    found = {store: (image, options) for store, options in quality.items()}
+    found |= {f"{store} mirrored": (ImageOps.mirror(image), options) for store, options in quality.items()}
+    width, height = image.size
+    cropped = image.crop((width // 16, height // 16, width - width // 16, height - height // 16))
+    return found | {"png cropped by a sixteenth": (cropped, {}), "png rotated by 5 degrees": (image.rotate(5), {})}
+
+
 def stored(audit: Audit, folder: Path) -> dict[str, dict[str, str]]:
     """The poisons of an audit as files of `folder`, in a folder a way to store them; each with its base and its target."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,13 +60,11 @@ def stored(audit: Audit, folder: Path) -> dict[str, dict[str, str]]:
     for row in journal.rows(audit.out / "journal.jsonl"):
         for file, base in zip(row["poison_files"], row["base_ids"], strict=True):
             image = Image.open(audit.out / file).convert("RGB")
-            for store in STORED:
-                for turned, picture in (("", image), (" mirrored", ImageOps.mirror(image))):
-                    name = f"{store}{turned}/{Path(file).stem}{'.png' if store == 'png' else '.jpg'}"
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    quality = {} if store == "png" else {"quality": int(store.partition(":")[2])}
-                    picture.save(folder / name, **quality)
-                    truth[name] = {"base": base, "target": row["target_id"]}
+            for way, (picture, options) in ways(image).items():
+                name = f"{way}/{Path(file).stem}{'.jpg' if options else '.png'}"
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                picture.save(folder / name, **options)
+                truth[name] = {"base": base, "target": row["target_id"]}
     return truth
 
 
@@ -145,7 +154,7 @@ def main() -> None:
     shared = Path(sys.argv[2] if len(sys.argv) > 2 else os.environ.get("POISONFROGS_SHARED", "../shared"))
     cifar, dogs = data.load(shared / "data/cifar10/plain_text"), data.load(shared / "data/dogfish")
     judged = json.loads((ROOT / "benchmarks/near_duplicates.json").read_text())
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for images, kind in (
         (data.joined(cifar.train, cifar.test), "cifar"),
         (data.joined(dogs.train, dogs.test), "dogfish"),
@@ -165,7 +174,7 @@ def main() -> None:
         "dogfish": false_alarms(dogs, judged["dogfish"], folder / "dogfish.png"),
     }
     result = {
-        "n": sum(int(str(row["n"])) for row in rows.values()),
+        "n": sum(row["n"] for row in rows.values()),
         "versions": versions(),
         "hardware": hardware(torch.device("cpu")),
         "poisons": rows,
