@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,49 +43,59 @@ def audits(folder: Path, shared: Path) -> dict[str, Audit]:
     }
 
 
-def stored(audit: Audit, store: str, mirrored: bool, folder: Path) -> dict[str, dict[str, str]]:
-    """The poisons of an audit as files of `folder`; the id of each with its base's and its target's."""
+def ways(image: Image.Image) -> dict[str, tuple[Image.Image, dict[str, int]]]:
+    """A picture as it may be stored, with what Pillow needs to store it; the last two are known not to be found."""
+    quality = {store: {} if store == "png" else {"quality": int(store.partition(":")[2])} for store in STORED}
+    found = {store: (image, options) for store, options in quality.items()}
+    found |= {f"{store} mirrored": (ImageOps.mirror(image), options) for store, options in quality.items()}
+    width, height = image.size
+    cropped = image.crop((width // 16, height // 16, width - width // 16, height - height // 16))
+    return found | {"png cropped by a sixteenth": (cropped, {}), "png rotated by 5 degrees": (image.rotate(5), {})}
+
+
+def stored(audit: Audit, folder: Path) -> dict[str, dict[str, str]]:
+    """The poisons of an audit as files of `folder`, in a folder a way to store them; each with its base and its target."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     truth = {}
     for row in journal.rows(audit.out / "journal.jsonl"):
         for file, base in zip(row["poison_files"], row["base_ids"], strict=True):
             image = Image.open(audit.out / file).convert("RGB")
-            image = ImageOps.mirror(image) if mirrored else image
-            name = f"{Path(file).stem}{'.png' if store == 'png' else '.jpg'}"
-            options = (
-                {"format": "PNG"} if store == "png" else {"format": "JPEG", "quality": int(store.partition(":")[2])}
-            )
-            image.save(folder / name, **options)
-            truth[name] = {"base": base, "target": row["target_id"]}
+            for way, (picture, options) in ways(image).items():
+                name = f"{way}/{Path(file).stem}{'.jpg' if options else '.png'}"
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                picture.save(folder / name, **options)
+                truth[name] = {"base": base, "target": row["target_id"]}
     return truth
 
 
 def found(
     truth: dict[str, dict[str, str]], folder: Path, known: Images, places: dict[str, set[int]]
 ) -> dict[str, object]:
-    """How many are found with the right base, and of those blends, the other picture and the error of the opacity."""
+    """By the way they are stored: how many are found with the right base; of blends also the other picture and opacity."""
     images = data.pictures(folder)[0]
-    matches = match.match(images, known)
-    right, marks, errors, wrong = 0, 0, [], []
-    for finding in matches.findings:
-        one = truth[images.ids[finding.row]]
-        hit = finding.kind in match.SUSPICIOUS and finding.known in places[one["base"]]
-        right += hit
-        if not hit:
-            wrong.append(images.ids[finding.row])
-        if hit and finding.kind == "blend":
-            marks += finding.other in places[one["target"]]
-            errors.append(abs(finding.comparison.opacity - OPACITY))
-    low, high = wilson(right, len(truth))
+    by_row = {finding.row: finding for finding in match.match(images, known).findings}
+    rows = {}
+    for way in sorted({name.partition("/")[0] for name in truth}):
+        mine = [i for i, name in enumerate(images.ids) if name.startswith(f"{way}/")]
+        rows[way] = counted([(by_row.get(i), truth[images.ids[i]]) for i in mine], places)
+    return rows
+
+
+def counted(pairs: list[tuple[match.Finding | None, dict[str, str]]], places: dict[str, set[int]]) -> dict[str, object]:
+    suspicious = [(one, true) for one, true in pairs if one and one.kind in match.SUSPICIOUS]
+    right = [(one, true) for one, true in suspicious if one.known in places[true["base"]]]
+    blends = [(one, true) for one, true in right if one.kind == "blend"]
+    low, high = wilson(len(right), len(pairs))
     return {
-        "n": len(truth),
-        "found": right,
+        "n": len(pairs),
+        "found": len(right),
         "ci95": [round(low, 4), round(high, 4)],
-        "kinds": {kind: count for kind, count in matches.counts().items() if count},
-        "another_base": wrong,
-        "other_right": marks,
-        "opacity_error": round(float(np.median(errors)), 4) if errors else None,
+        "another_base": len(suspicious) - len(right),
+        "blends": len(blends),
+        "other_right": sum(one.other in places[true["target"]] for one, true in blends),
+        "opacity_error": round(float(np.median([abs(one.comparison.opacity - OPACITY) for one, _ in blends])), 4)
+        if blends
+        else None,
     }
 
 
@@ -143,7 +154,7 @@ def main() -> None:
     shared = Path(sys.argv[2] if len(sys.argv) > 2 else os.environ.get("POISONFROGS_SHARED", "../shared"))
     cifar, dogs = data.load(shared / "data/cifar10/plain_text"), data.load(shared / "data/dogfish")
     judged = json.loads((ROOT / "benchmarks/near_duplicates.json").read_text())
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for images, kind in (
         (data.joined(cifar.train, cifar.test), "cifar"),
         (data.joined(dogs.train, dogs.test), "dogfish"),
@@ -152,20 +163,18 @@ def main() -> None:
         for name, audit in audits(folder, shared).items():
             if not name.startswith(kind):
                 continue
-            run_audit(audit)
+            if not (audit.out / "summary.json").exists():
+                run_audit(audit)
             where = places(audit, pixels)
-            for store in STORED:
-                for mirrored in (False, True):
-                    truth = stored(audit, store, mirrored, folder / "stored")
-                    label = f"{name} {store}{' mirrored' if mirrored else ''}"
-                    rows[label] = found(truth, folder / "stored", images, where)
-                    print(label, rows[label], flush=True)
+            ways = found(stored(audit, folder / "stored"), folder / "stored", images, where)
+            rows |= {f"{name} {way}": row for way, row in ways.items()}
+            print(json.dumps(ways, indent=1), flush=True)
     alarms = {
         "cifar10": false_alarms(cifar, judged["cifar10"], folder / "cifar10.png"),
         "dogfish": false_alarms(dogs, judged["dogfish"], folder / "dogfish.png"),
     }
     result = {
-        "n": sum(int(str(row["n"])) for row in rows.values()),
+        "n": sum(row["n"] for row in rows.values()),
         "versions": versions(),
         "hardware": hardware(torch.device("cpu")),
         "poisons": rows,

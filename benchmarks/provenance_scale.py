@@ -5,7 +5,7 @@
 Makes files of 2,500 random bytes in FOLDER (4 GB of them; kept, and used again). MODEL_SIGNING is the program of PyPI's
 model-signing, in an environment of its own (`pip install model-signing pyOpenSSL`). Every time is that of a whole
 command, from start to exit, warm cache, the programs taking turns, the median of the turns; memory is the largest
-resident set of any one process, with the number of processes.
+resident set of the command's own process (each of its workers holds a chunk of paths).
 """
 
 import json
@@ -41,7 +41,7 @@ def make(folder: Path, count: int) -> Path:
 
 
 def timed(*command: object) -> dict[str, float]:
-    """Seconds of a whole command, and the largest resident set of a process of it (this script starts no larger one)."""
+    """Seconds of a whole command, and the resident set of its own process at most (workers hold a chunk of paths each)."""
     wrapped = [sys.executable, __file__, "--run", *map(str, command)]
     out = subprocess.run(wrapped, check=True, capture_output=True, text=True).stdout
     return json.loads(out.splitlines()[-1])

@@ -34,7 +34,7 @@ def poisons(data: Path, out: Path, watermark: float = 0.0) -> list[Row]:
             target_class="airplane",
             base_class="frog",
             watermark=watermark,
-            passes=20,
+            passes=10,  # enough to be found, not to win
         )
     )
     return rows(out / "journal.jsonl")

@@ -186,3 +186,20 @@ def softmax_head(z: np.ndarray, member: np.ndarray, times: np.ndarray, alpha: fl
         )
         weight = weight - length * step
     raise AssertionError("Newton's method did not arrive")
+
+
+def clusters(rng, n: int, d: int, classes: int) -> Tiny:
+    """Overlapping classes with some wrong labels; the rows asked about are of the same kind."""
+    centres = rng.normal(size=(classes, d))
+    y = rng.integers(0, classes, n + 12)
+    X = centres[y] + rng.normal(size=(n + 12, d))
+    y = np.where(rng.random(len(y)) < 0.05, rng.integers(0, classes, len(y)), y)
+    return Tiny(X[:n], y[:n], X[n:], centres)
+
+
+def worst(train: Tiny, row: np.ndarray, own: int, rival: int, removed: int, inserted: np.ndarray):
+    """Without the `removed` nearest examples of the row's class, and with `inserted` under the rival's label."""
+    unit = train.X / np.linalg.norm(train.X, axis=1, keepdims=True)
+    nearness = np.where(train.y == own, unit @ row, -np.inf)
+    kept = np.sort(np.argsort(-nearness, kind="stable")[removed:])
+    return np.vstack([train.X[kept], inserted]), np.append(train.y[kept], [rival] * len(inserted))

@@ -9,6 +9,7 @@ from PIL import Image
 from planted import jpeg, mirror, opened, perturbed, png, watermarked
 from poisonfrogs import compare, data
 from poisonfrogs.images import Images
+from poisonfrogs.pictures import decode
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +101,20 @@ def test_another_object_before_the_same_sky_is_no_copy() -> None:
     found = np.sqrt(((bird.astype(float) - plane) ** 2).mean()) / 255
     assert found < compare.LIMIT  # by size alone it would be one
     assert compare.compare(Image.fromarray(bird), None, Image.fromarray(plane), False) is None
+
+
+def test_tables_that_cannot_be_written_are_passed_over(some: Images) -> None:
+    """Tables numbered 2 and 3, as a JPEG may have them: read by Pillow, refused by its encoder."""
+    odd = bytearray(jpeg(some[0], 90))
+    at = 2
+    while odd[at + 1] != 0xDA:  # segments up to the scan
+        if odd[at + 1] == 0xDB:
+            odd[at + 4] += 2
+        if odd[at + 1] == 0xC0:
+            for component in range(odd[at + 9]):
+                odd[at + 12 + 3 * component] += 2
+        at += 2 + int.from_bytes(odd[at + 2 : at + 4], "big")
+    picture = decode(bytes(odd)).image
+    assert np.array_equal(np.asarray(picture), np.asarray(opened(jpeg(some[0], 90))))
+    assert kind(picture, bytes(odd), some[0]) == "perturbed"
+    assert compare.blend(picture, bytes(odd), some[0], some[600], False) is None

@@ -200,6 +200,7 @@ def test_nothing_readable_is_not_clean(tmp_path: Path, poisoned: Path, capsys: p
     plant(tmp_path / "torn", {"a.png": b"x", "b.png": b"y"})
     assert main(["match", str(tmp_path / "torn"), "--against", str(poisoned / "known")]) == 3
     assert "could not be read  a.png" in capsys.readouterr().out
+    assert main(["match", str(poisoned / "new/clean"), "--against", str(tmp_path / "torn")]) == 3
 
 
 @pytest.mark.parametrize(

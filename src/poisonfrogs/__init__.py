@@ -29,8 +29,11 @@ _HOME = {
     "load_data": "data:load",
     "load_head": "certified.saved:load_head",
     "load_model": "models:load",
+    "match_pictures": "match:match",
     "run_audit": "audit:run_audit",
     "run_certify": "certify:run_certify",
+    "sign_data": "provenance:sign",
+    "verify_data": "provenance:verify",
     "wilson": "stats:wilson",
     "write_report": "report.page:write",
 }

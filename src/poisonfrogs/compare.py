@@ -104,7 +104,10 @@ def _encoded_like(content: bytes | None, known: Image.Image) -> Image.Image | No
             return None
         tables, sampling = file.quantization, JpegImagePlugin.get_sampling(file)
     out = io.BytesIO()
-    known.save(out, "JPEG", qtables=tables, subsampling=max(sampling, 0))
+    try:
+        known.save(out, "JPEG", qtables=tables, subsampling=max(sampling, 0))
+    except (ValueError, TypeError, OSError):  # tables that can be read and not written, such as those of 16 bits
+        return None
     with Image.open(out) as encoded:
         return encoded.convert("RGB")
 

@@ -69,6 +69,8 @@ def _summary(found: Matches, rows: list[dict[str, Any]], skipped: int) -> dict[s
         "schema_version": SCHEMA_VERSION,
         "n": found.looked_at,
         "n_known": found.known,
+        "n_readable": found.readable[0],
+        "n_known_readable": found.readable[1],
         "n_unreadable": len(found.unreadable) + skipped,
         "counts": found.counts(),
         "unreadable": found.unreadable,

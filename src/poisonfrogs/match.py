@@ -44,6 +44,7 @@ class Matches:
     findings: tuple[Finding, ...]
     looked_at: int
     known: int
+    readable: tuple[int, int]  # of those looked at, of those known
     unreadable: dict[str, str]  # id -> why, of both sets
 
     def counts(self) -> dict[str, int]:
@@ -76,7 +77,13 @@ def match(
     progress(stage, len(todo), len(todo))
     unreadable = {known.ids[i]: why for i, why in search.unreadable_known.items()}
     unreadable |= {data.ids[i]: why for i, why in search.unreadable_data.items()}
-    return Matches(tuple(findings[row] for row in sorted(findings)), len(data), len(known), unreadable)
+    return Matches(
+        findings=tuple(findings[row] for row in sorted(findings)),
+        looked_at=len(data),
+        known=len(known),
+        readable=(len(data) - len(search.unreadable_data), len(known) - len(search.unreadable_known)),
+        unreadable=unreadable,
+    )
 
 
 @dataclass(frozen=True, eq=False)

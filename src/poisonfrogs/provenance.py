@@ -120,7 +120,6 @@ def verify(
     """
     root, path = tree.root_of(data), at or beside(data)
     origins = sources.read(known, root) if known else Sources({})
-    seen = tree.survey(root)
     checked = 0
 
     def now(entries: Iterator[Entry]) -> Iterator[Row]:
@@ -130,6 +129,7 @@ def verify(
             yield manifest.row_of(entry, origins)
 
     with pair.reading(path, key) as (signed, file):
+        seen = tree.survey(root)
         tell = _counted(progress, "comparing", seen.total)
         entries = tree.stats(root, progress=tell) if fast else tree.entries(root, progress=tell)
         found = tuple(manifest.differences(manifest.read(file, str(path)), now(entries), metadata=known is not None))

@@ -43,7 +43,7 @@ class MatchCommand:
                 say(printable(line))
         if found["counts"]["perturbed"] + found["counts"]["blend"]:
             return 1
-        return 3 if len(found["unreadable"]) >= found["n"] else 0
+        return 0 if found["n_readable"] and found["n_known_readable"] else 3  # nothing was compared
 
 
 def _lines(found: dict[str, Any], out: Path | None) -> list[str]:
