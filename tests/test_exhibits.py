@@ -15,6 +15,7 @@ from poisonfrogs import extract_features, load_data, load_model
 from poisonfrogs.audit import run_audit
 from poisonfrogs.pictures import EVASION_MARK, MARK
 from poisonfrogs.plan import EVADED, Audit
+from poisonfrogs.types import InputError
 from runs import rows_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -131,3 +132,10 @@ def test_the_auditor_sees_poisons_and_bases(audit: Audit) -> None:
 def test_without_an_auditor_nobody_is_asked(audit: Audit) -> None:
     assert run_audit(audit)["auditor"] is None
     assert all(row["auditor"] is None for row in rows_of(audit))
+
+
+@pytest.mark.parametrize("name", ["toy:not_callable", "toy:Unfinite", "nonsense_net", "toy:factory=nowhere.pth"])
+def test_an_auditor_that_cannot_be_asked_is_refused_before_anything_is_written(audit: Audit, name: str) -> None:
+    with pytest.raises(InputError):
+        run_audit(replace(audit, auditor=name))
+    assert not audit.out.exists()

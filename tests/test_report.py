@@ -22,7 +22,7 @@ from poisonfrogs.plan import Audit
 from poisonfrogs.report import embed, page
 from poisonfrogs.report.figures import Axis
 from poisonfrogs.report.projection import plane
-from poisonfrogs.report.sections import explained, reproduce
+from poisonfrogs.report.sections import explained, kills, reproduce
 from poisonfrogs.text import interval, percent, points
 from runs import on_disk
 
@@ -212,6 +212,20 @@ def test_782_trials_of_224_pixels_stay_below_15_mb(run: Path, tmp_path: Path) ->
     assert written.bytes < 15_000_000
     cards = [one for one in Page(written.path.read_text()).all("li") if "data-trial" in one]
     assert len(cards) == 782
+
+
+@pytest.mark.parametrize("room", [1, 5, 8, 11, 12])
+def test_of_very_many_trials_some_of_each_kind_are_shown(
+    run: Path, shown: Page, room: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kills, "CARDS", room)
+    some = Page(page.write(run, tmp_path / "some.html").path.read_text())
+    states = [[one["data-state"] for one in read.all("li") if "data-trial" in one] for read in (some, shown)]
+    assert len(states[0]) == room
+    fell = states[1].count("fell")
+    assert 0 < fell < 12
+    assert states[0].count("fell") == min(fell, max(room - (12 - fell), room * 4 // 5))
+    assert ("not shown here" in some.words) == (room < 12)
 
 
 # --- its parts

@@ -34,7 +34,7 @@ def kept(out: Path) -> dict[str, bytes]:
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
-from poisonfrogs import journal, trial
+from poisonfrogs import exhibits, journal, trial
 from poisonfrogs.audit import run_audit
 from poisonfrogs.plan import Audit
 
@@ -44,7 +44,7 @@ where, data, out, cache = sys.argv[1], *map(Path, sys.argv[2:])
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-append, write, written = journal.append, trial.write_bytes, []
+append, write, written = journal.append, journal.write_bytes, []
 
 def torn(path, group):
     if path.name == "journal.jsonl" and group[0]["group"] == 1:
@@ -63,7 +63,7 @@ def after(path, content):
 if where.startswith("torn"):
     journal.append = torn
 else:
-    trial.write_bytes = after
+    (exhibits if where.startswith("exhibit") else trial).write_bytes = after
 run_audit(Audit(data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
                 precision="fp32", targets="all"))
 """
@@ -81,8 +81,10 @@ def undisturbed(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactor
     return kept(out)
 
 
-@pytest.mark.parametrize("where", ["torn:0.03", "torn:0.5", "torn:0.999", "poison:5", "poison:38"])
-def test_killed_in_a_row_or_among_the_poisons_it_ends_with_the_same_bytes(
+@pytest.mark.parametrize(
+    "where", ["torn:0.03", "torn:0.5", "torn:0.999", "poison:5", "poison:38", "exhibit:1", "exhibit:36"]
+)
+def test_killed_in_a_row_or_among_the_pictures_it_ends_with_the_same_bytes(
     where: str, audit: Audit, undisturbed: dict[str, bytes]
 ) -> None:
     script = [sys.executable, "-c", KILLED, where, str(audit.data), str(audit.out), str(audit.cache)]

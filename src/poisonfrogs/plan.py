@@ -77,7 +77,7 @@ class Audit(Pipeline):
     overshoot: float = 5.0
     """How far beyond the target to aim, in feature units; 0 is the paper's plain form."""
     head: str = "paper"
-    """The victim's head: paper (Adam 0.01, 100 epochs), logistic:C, or certified[:FAMILY[:PARAMETER]] beside the paper's."""
+    """The victim's head: paper (Adam 0.01, 100 epochs), logistic:C, or certified[:FAMILY[:PARAMETER]] beside it."""
     victim: str | None = None
     """Your own training code as the victim: module:function, (images, labels, *, seed) -> predict."""
     auditor: str | None = None

@@ -111,4 +111,4 @@ def opened(folder: Path) -> tuple[Kind, Any]:
 
 def static(name: str) -> Markup:
     """A file of `static/`."""
-    return Markup((resources.files("poisonfrogs.report") / "static" / name).read_text())
+    return Markup((resources.files("poisonfrogs.report") / "static" / name).read_text("utf-8"))
