@@ -35,6 +35,7 @@ LAYERS = [
     {"report.drawings"},
     {"report.sections.headline", "report.sections.kills", "report.sections.numbers", "report.sections.space"}
     | {"report.sections.explained", "report.sections.reproduce"},
+    {"report.sections.guarantee"},
     {"report.page"},
     {"cli.values"},
     {"cli"},

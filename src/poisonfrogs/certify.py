@@ -61,7 +61,7 @@ class _Run:
 
     certify: Certify
     net: Net
-    classes: tuple[str, ...]
+    dataset: data.DataSet  # with what could be read
     parts: Mapping[str, Part]  # train, test, trusted
     against: int
     measured: Sequence[Measured]
@@ -80,10 +80,10 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
     plan.validate_certify(certify)
     _check_folder(certify)
     with pipeline.threads(certify.threads or os.cpu_count() or 1):
-        net, classes, parts = _parts(certify, progress)
+        net, dataset, parts = _parts(certify, progress)
         n_train = len(parts["train"].features)
         against = plan.operations(certify.against, n_train)
-        proposed = candidates(against, n_train, len(classes))
+        proposed = candidates(against, n_train, len(dataset.classes))
         if certify.trusted is None and not isinstance(proposed[0], NeighbourVotes):
             raise InputError(
                 f"--against {certify.against} is too much for {n_train} training pictures without --trusted; give "
@@ -93,8 +93,8 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
         for number, classifier in enumerate(proposed):
             progress(f"heads: {family(classifier)}", number, len(proposed))
             measured.append(_measure(classifier, parts))
-        usual = _undefended(parts, len(classes), plan.seed_of(certify.seed, "undefended"))
-        run = _Run(certify, net, classes, parts, against, measured, usual)
+        usual = _undefended(parts, len(dataset.classes), plan.seed_of(certify.seed, "undefended"))
+        run = _Run(certify, net, dataset, parts, against, measured, usual)
         best, said, how = _chosen(run)
         summary = _summary(run, measured[best].classifier, said, how)
         if certify.save:
@@ -128,7 +128,7 @@ def _check_folder(certify: Certify) -> None:
         raise InputError(f"--out {out} holds {min(held - FILES)!r}, which is not of a run of certify; choose another")
 
 
-def _parts(certify: Certify, progress: Progress) -> tuple[Net, tuple[str, ...], dict[str, Part]]:
+def _parts(certify: Certify, progress: Progress) -> tuple[Net, data.DataSet, dict[str, Part]]:
     """Training, test and trusted pictures with their features; unreadable ones are left out."""
     dataset = pipeline.loaded(certify)
     sets = {"train": dataset.train, "test": dataset.test}
@@ -136,12 +136,12 @@ def _parts(certify: Certify, progress: Progress) -> tuple[Net, tuple[str, ...], 
         sets["trusted"] = _of_classes(data.load(str(certify.trusted)), dataset.classes)
     net = pipeline.network(certify)
     found = pipeline.featurised(certify, net, sets, progress)
-    dataset.without(found["train"].unreadable, found["test"].unreadable)  # refuses a class with nothing left
+    dataset = dataset.without(found["train"].unreadable, found["test"].unreadable)
     parts = {}
     for name, images in sets.items():
         readable = images.select(i for i in range(len(images)) if i not in found[name].unreadable)
         parts[name] = Part(readable, found[name].matrix.numpy())
-    return net, dataset.classes, {"trusted": parts["test"], **parts}
+    return net, dataset, {"trusted": parts["test"], **parts}
 
 
 def _of_classes(trusted: data.DataSet, classes: tuple[str, ...]) -> Images:
@@ -229,7 +229,7 @@ def _summary(run: _Run, recommended: CertifiedClassifier, said: Answers, how: st
         "schema_version": SCHEMA_VERSION,
         "n_train": len(run.parts["train"].features),
         "n_test": len(run.test),
-        "classes": list(run.classes),
+        "classes": list(run.dataset.classes),
         "against": run.against,
         "undefended_accuracy": round(float(run.usual.mean()), 6),
         "undefended_ci95": rounded(wilson(int(run.usual.sum()), len(run.test))),
@@ -254,12 +254,19 @@ def _model(certify: Certify, net: Net) -> dict[str, Any]:
 
 def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
     """The run folder; summary.json last."""
-    out, test, classes = run.certify.out, run.test, run.classes
+    out, test, classes = run.certify.out, run.test, run.dataset.classes
     out.mkdir(parents=True, exist_ok=True)
     written = {
         "schema_version": SCHEMA_VERSION,
         "kind": "certify",
         "certify": plan.identity(run.certify),
+        "data": {
+            "fingerprint": run.dataset.fingerprint(),
+            "classes": list(classes),
+            "n_train": len(run.dataset.train),
+            "n_test": len(test),
+            "skipped": run.dataset.skipped,
+        },
         "model": _model(run.certify, run.net),
         "versions": summary["versions"],
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def printable(text: str) -> str:
     r"""One line that any terminal or page can show, and that cannot command it.
@@ -57,3 +60,14 @@ def levels(change: float) -> str:
     ('8/255', '12.8/255')
     """
     return f"{round(255 * change, 1):g}/255"
+
+
+def head_name(certificate: Mapping[str, Any]) -> str:
+    """A certified head by its family and its parameters, switches only where they are on.
+
+    >>> head_name({"family": "partitions", "parameters": {"n_partitions": 101, "alpha": 0.1, "run_off": False}})
+    'partitions n_partitions=101 alpha=0.1'
+    """
+    held = {name: value for name, value in certificate["parameters"].items() if value}
+    said = [name if value is True else f"{name}={value:g}" for name, value in held.items()]
+    return " ".join([certificate["family"], *said])

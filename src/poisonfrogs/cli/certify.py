@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from poisonfrogs.cli import say
 from poisonfrogs.plan import Certify
-from poisonfrogs.text import printable
+from poisonfrogs.text import head_name, printable
 from poisonfrogs.types import Certificate, CertifySummary, InputError
 
 SCHEMA_VERSION = 1
@@ -70,6 +70,10 @@ def _certify(options: Certify, fail_under: float | None, form: str) -> int:
         from poisonfrogs.certify import run_certify
 
         summary = run_certify(options, progress=tell)
+        tell("report", 0, 1)
+        from poisonfrogs.report.page import write
+
+        write(options.out)
     if form == "json":
         say(json.dumps(summary, indent=1))
     else:
@@ -89,22 +93,16 @@ def lines(options: Certify, summary: CertifySummary) -> list[str]:
         head,
         f"{'the usual head':<34}{summary['undefended_accuracy']:>9.4f}" + f"{0:>9}" * (len(at) + 1),
         *(_row(one, at) for one in summary["frontier"]),
-        f"recommended: {named(summary['recommended'])}, chosen {summary['chosen']}",
+        f"recommended: {head_name(summary['recommended'])}, chosen {summary['chosen']}",
         sentence(summary),
         *(f"assumed: {one}" for one in summary["assumptions"]),
-        f"The run is in {options.out}" + (f"; the head is {options.save}" if options.save else ""),
+        f"The page to read is {options.out}/report.html" + (f"; the head is {options.save}" if options.save else ""),
     ]
 
 
 def _row(one: Certificate, at: list[str]) -> str:
     rates = "".join(f"{one['certified'][r]:>9.4f}" for r in at)
-    return f"{named(one):<34}{one['accuracy']:>9.4f}{rates}{one['median_radius']:>9.0f}"
-
-
-def named(one: Certificate) -> str:
-    """A head by its family and its parameters, switches only where they are on."""
-    said = [name if value is True else f"{name}={value:g}" for name, value in one["parameters"].items() if value]
-    return f"{one['family']} {' '.join(said)}"
+    return f"{head_name(one):<34}{one['accuracy']:>9.4f}{rates}{one['median_radius']:>9.0f}"
 
 
 def sentence(summary: CertifySummary) -> str:

@@ -230,3 +230,32 @@ def _halves(line: tuple[float, float, float], limits: tuple[Point, Point], x: Ax
         (a, b), (c, d) = crossings
         found.append(tag("line", x1=x(a), y1=y(b), x2=x(c), y2=y(d), class_="boundary"))
     return found
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of steps, named at its end."""
+
+    name: str
+    tone: str  # a class of the style sheet
+    points: Sequence[Point]
+
+
+def curves(lines: Sequence[Line], marker: Tick, x_ticks: Sequence[Tick], labels: tuple[str, str], title: str) -> Markup:
+    """Curves that fall from 100 % to 0, and a vertical line at one place. Their names stand in a key below."""
+    most = max([point[0] for line in lines for point in line.points] + [marker[0]])
+    x, y = _axes((0, most * 1.02), (0, 100), height=300)
+    content = [frame(x, y, labels, x_ticks)]
+    content += [
+        tag("line", x1=x(marker[0]), x2=x(marker[0]), y1=y.start, y2=y.end, class_="boundary"),
+        tag("text", marker[1], x=x(marker[0]) + 5, y=y.start - 8, class_="label"),
+    ]
+    for number, line in enumerate(lines):
+        steps = "".join(f"H{x(a):.1f}V{y(b):.1f}" for a, b in line.points)
+        first = line.points[0]
+        content.append(tag("path", d=f"M{x(first[0]):.1f} {y(first[1]):.1f}{steps}", class_=f"curve {line.tone}"))
+        row = 320 + 16 * number
+        content.append(tag("line", x1=LEFT, x2=LEFT + 22, y1=row - 4, y2=row - 4, class_=f"curve {line.tone}"))
+        content.append(tag("text", line.name, x=LEFT + 30, y=row, class_="label"))
+    said = [f"{line.name} from {line.points[0][1]:.1f} % down to {line.points[-1][1]:.1f} %" for line in lines]
+    return drawing(content, title, "; ".join(said) + ".", height=320 + 16 * len(lines))

@@ -184,6 +184,34 @@ class RunFolder:
             ) from None
 
 
+@dataclass(frozen=True, eq=False)
+class CertifyFolder:
+    """The folder of a run of certify."""
+
+    path: Path
+    plan: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    curves: Sequence[Mapping[str, Any]]
+    finished = True  # summary.json is written last
+    examined = True
+
+    def digest(self, file: str) -> str | None:
+        """SHA-256 of a file of the run."""
+        path = self.path / file
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def open_certify(path: Path, plan: dict[str, Any]) -> CertifyFolder:
+    """Raises InputError for an unfinished or a changed run."""
+    if not (path / "summary.json").is_file():
+        raise InputError(f"{path} holds an unfinished run of certify; the same command makes it whole")
+    try:
+        curves = json.loads((path / "curves.json").read_bytes())
+        return CertifyFolder(path, plan, read_json(path / "summary.json"), list(curves))
+    except (OSError, ValueError, TypeError):
+        raise InputError(f"{path}/curves.json cannot be read; was the run folder changed?") from None
+
+
 def _checked(one: Outcome, classes: int) -> Outcome:
     poisons: list[Sequence[object]] = [
         one.base_ids,

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from poisonfrogs import journal
-from poisonfrogs.report.folder import open_audit, read_plan
+from poisonfrogs.report.folder import open_audit, open_certify, read_plan
 from poisonfrogs.report.html import Section, render
-from poisonfrogs.report.sections import explained, headline, kills, numbers, reproduce, space
+from poisonfrogs.report.sections import explained, guarantee, headline, kills, numbers, reproduce, space
 from poisonfrogs.types import InputError
 
 
@@ -52,7 +52,13 @@ KINDS = {
             explained.section,
             reproduce.section,
         ],
-    )
+    ),
+    "certify": Kind(
+        title="How many training pictures would it take to change an answer?",
+        schema_version=1,
+        open=open_certify,
+        sections=[guarantee.result, guarantee.frontier, guarantee.reproduce],
+    ),
 }
 
 

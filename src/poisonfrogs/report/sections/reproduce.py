@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from poisonfrogs.plan import WHERE, Audit
+from poisonfrogs.plan import WHERE, Audit, Pipeline
 from poisonfrogs.report.folder import RunFolder
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.text import levels
@@ -41,21 +41,21 @@ def section(run: RunFolder) -> Section:
     return Section("reproduce", "How to reproduce", body)
 
 
-def command(audit: dict[str, Any], name: str | None) -> list[str]:
+def command(held: dict[str, Any], name: str | None, options: type[Pipeline] = Audit) -> list[str]:
     """The command that the options come from, part by part, without what is at its default.
 
     >>> command({"targets": 16, "eps": 8 / 255, "watermark": 0.0, "target": ["a b.png"], "replace": True}, None)
     ['poisonfrogs audit DATA', '--targets 16', "--target 'a b.png'", '--replace']
     """
     written = []
-    for field in fields(Audit):
-        value = audit.get(field.name, field.default)
+    for field in fields(options):
+        value = held.get(field.name, field.default)
         if field.name in WHERE or value in (field.default, list(field.default) if field.default == () else ...):
             continue
         flag = f"--{field.name.replace('_', '-')}"
         values = value if isinstance(value, list) else [value]
         written += [flag if value is True else f"{flag} {_written(field.name, one)}" for one in values]
-    return [f"poisonfrogs audit {name or 'DATA'}", *written]
+    return [f"poisonfrogs {options.__name__.lower()} {name or 'DATA'}", *written]
 
 
 def _written(option: str, value: Any) -> str:
@@ -64,6 +64,8 @@ def _written(option: str, value: Any) -> str:
     if option == "weights" or (option in ("model", "auditor") and "=" in value):  # where it lies is nobody's business
         name, sign, file = value.rpartition("=")
         value = f"{name}{sign}{Path(file).name}"
+    if option == "trusted" and value != "val":
+        return "TRUSTED"
     if option == "eps" and abs(255 * value - round(255 * value)) < 1e-9:
         return levels(value)
     return shlex.quote(str(value))
