@@ -17,10 +17,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from poisonfrogs.audit import hardware, versions
-
 ROOT = Path(__file__).parent.parent
 SIZE = 2500
 TURNS = 5
@@ -103,6 +99,10 @@ def beside_model_signing(folder: Path, program: str) -> dict[str, object]:
 
 
 def main() -> None:
+    import torch  # here: a process that starts a command passes its own size on
+
+    from poisonfrogs.audit import hardware, versions
+
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     keys(folder)

@@ -35,6 +35,8 @@ def poisons(data: Path, out: Path, watermark: float = 0.0) -> list[Row]:
             base_class="frog",
             watermark=watermark,
             passes=10,  # enough to be found, not to win
+            precision="fp32",
+            threads=1,  # so little work is done soonest by one
         )
     )
     return rows(out / "journal.jsonl")

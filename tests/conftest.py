@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# before any library that looks is imported: as the command line does, and tests never ask a hub
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +16,6 @@ import pytest
 import toy
 from poisonfrogs.plan import Audit
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before any library that looks is imported: tests never ask a hub
 TESTS = Path(__file__).parent
 
 

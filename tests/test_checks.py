@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOOD = {
     "eligible": True, "failed": False, "failure": None, "passes": 9, "linf": [8 / 255], "control_accuracy": 0.99,
-    "accuracy": 0.99,
+    "accuracy": 0.99, "certified": None,
 }  # fmt: skip
 
 

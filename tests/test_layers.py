@@ -27,7 +27,7 @@ LAYERS = [
     {"match"},
     {"findings"},
     {"features", "judge", "targets"},
-    {"pipeline", "exhibits", "checks"},
+    {"pipeline", "exhibits", "checks", "defence"},
     {"trial", "certify", "answering"},
     {"audit"},
     {"report.folder", "report.html", "report.projection"},

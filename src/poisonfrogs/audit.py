@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from poisonfrogs import checks, data, exhibits, journal, judge, models, pipeline, plan, summary, targets, trial, zoo
+from poisonfrogs import (
+    checks,
+    data,
+    defence,
+    exhibits,
+    journal,
+    judge,
+    models,
+    pipeline,
+    plan,
+    summary,
+    targets,
+    trial,
+    zoo,
+)
 from poisonfrogs.attacks.collision import Collision
+from poisonfrogs.certified import CertifiedClassifier
 from poisonfrogs.features import Features
 from poisonfrogs.pipeline import Progress
 from poisonfrogs.plan import Audit, Trial
@@ -63,7 +78,7 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)
-    victim = _victim(audit)
+    victim, prototype = _victim(audit)
     net = pipeline.network(audit)
     asked = models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
@@ -81,6 +96,7 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
         train_features=found["train"].matrix,
         target_features=target_features,
     )
+    certified = prototype(len(dataset.train), len(dataset.classes)) if prototype else None
     setting = trial.Setting(
         audit=audit,
         scene=scene,
@@ -94,16 +110,20 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
         judge=victim,
         folder=audit.out,
         auditor=_auditor(audit, asked, dataset, progress) if asked else None,
+        defence=defence.Defence.fitted(certified, scene) if certified else None,
     )
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
     written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
     return _Prepared(setting, dataset, trials, written)
 
 
-def _victim(audit: Audit) -> judge.Judge:
+def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[int, int], CertifiedClassifier] | None]:
+    """The judge, and how the certified head beside it is made: it stands beside the paper's."""
     if audit.victim:
-        return judge.VictimJudge(zoo.imported(audit.victim), audit.victim)
-    return judge.HeadJudge(recipe(audit.head))
+        return judge.VictimJudge(zoo.imported(audit.victim), audit.victim), None
+    if audit.head.partition(":")[0] == "certified":
+        return judge.HeadJudge(PaperHead()), defence.prototype(audit.head)
+    return judge.HeadJudge(recipe(audit.head)), None
 
 
 def _featurise(
@@ -236,9 +256,12 @@ def summarise(audit: Audit, prepared: _Prepared) -> Summary:
     net, classes = prepared.setting.scene.net, prepared.dataset.classes
     seconds = {row["group"]: row["seconds"]["total"] for row in journal.rows(audit.out / "timings.jsonl")}
     fired = checks.of_rows(audit, rows, len(classes)) + checks.of_data(prepared.dataset, prepared.trials)
+    defended = prepared.setting.defence.counted(rows) if prepared.setting.defence else None
     return {
         "schema_version": SCHEMA_VERSION,
         **summary.counted(rows, classes),
+        "certified_success_rate": defended["success_rate"] if defended else None,
+        "certified": defended,
         "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
         "checks": checks.as_json(fired),
         "model": {"name": net.name, "weights": net.weights, "source": net.source},

@@ -20,7 +20,7 @@ from poisonfrogs.images import Images
 from poisonfrogs.logistic import Rows
 from poisonfrogs.models import Net
 from poisonfrogs.pipeline import Progress
-from poisonfrogs.plan import Certify
+from poisonfrogs.plan import VOTERS, Certify
 from poisonfrogs.stats import rounded, wilson
 from poisonfrogs.train import PaperHead
 from poisonfrogs.types import Certificate, CertifySummary, InputError
@@ -29,7 +29,6 @@ SCHEMA_VERSION = 1
 FILES = {"plan.json", "summary.json", "curves.json", "answers.jsonl", "report.html", ".lock"}  # of a run
 SHARES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3)  # of the training pictures, at which the frontier is given
 CURVE = 60  # points of a curve at most
-VOTERS = 10  # neighbours for each operation to withstand, where nothing trusted tells better
 ASSUMPTIONS = (
     "the extractor (weights, preprocessing, normalisation) is out of the attacker's reach",
     "the parameters of the head and the list of classes are given, not learnt from the training pictures",

@@ -31,7 +31,10 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
     beyond = [row for row in rows if max(row["linf"]) > limit + 1e-6]
     accuracy = sum(row["control_accuracy"] for row in rows) / max(n, 1)
     worst = max((row["control_accuracy"] - row["accuracy"] for row in rows), default=0.0)
+    broken = [row for row in rows if row["certified"] and row["certified"]["broken"]]
     found = {
+        "broken_certificate": broken
+        and f"{len(broken)} of {n} certificates did not hold: the program is wrong; please report it",
         "too_few_trials": n - len(ineligible) < 10
         and f"only {n - len(ineligible)} eligible targets: the interval is wide; ask for more --targets",
         "ineligible_targets": len(ineligible) > 0.1 * n

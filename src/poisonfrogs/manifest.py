@@ -24,9 +24,10 @@ SPLITS = ("train", "val", "valid", "validation", "test")  # folders that may sta
 HEADER = b'{"format":"poisonfrogs manifest","version":1}\n'
 KINDS = ("changed", "missing", "added", "renamed", "label moved", "metadata changed")
 _LONGEST = 1 << 16  # bytes of a line: a path has 4,096 at most
+_OUTSIDE = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")  # a part that is empty, "." or "..", or a NUL
 _HASH = re.compile("[0-9a-f]{64}")
 _COUNT = range(2**63)
-_decode = json.JSONDecoder().decode
+_decode = json.JSONDecoder().raw_decode
 
 
 class Lines(Protocol):
@@ -108,10 +109,9 @@ def read(file: Lines, name: str) -> Iterator[Row]:
 
 
 def _row(line: bytes) -> Row:
-    what = _decode(line.decode("utf-8"))
+    what, _ = _decode(line.decode("utf-8"))  # what follows is compared below
     path = unspell(what["path"])
-    parts = path.split(b"/")
-    if b"" in parts or b"." in parts or b".." in parts or b"\0" in path:
+    if _OUTSIDE.search(path):
         raise ValueError(f"{what['path']!r} is no path inside a tree")
     if "link" in what:
         entry = Entry(path, link=unspell(what["link"]))
@@ -121,8 +121,9 @@ def _row(line: bytes) -> Row:
             raise ValueError("a size, a time or a hash of the wrong kind")
         entry = Entry(path, size, mtime, content)
     label, metadata = what.get("label"), {name: what[name] for name in FIELDS if name in what}
-    if not all(isinstance(text, str) for text in (label or "", *metadata.values())):
-        raise ValueError("a text of the wrong kind")
+    for text in metadata.values() if label is None else (label, *metadata.values()):
+        if type(text) is not str:
+            raise ValueError("a text of the wrong kind")
     row = Row(entry, label, metadata)
     if encode(row) != line:
         raise ValueError("it is not written as it should be")

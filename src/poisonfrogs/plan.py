@@ -13,6 +13,7 @@ from poisonfrogs.types import InputError
 GROUP = 16  # targets crafted together at most; part of the plan, since a batch's composition moves last bits
 EVADED = 3  # the first targets, of which evasion examples are made for the report
 SAMPLE = 1024  # clean training pictures whose features are left for the report, at most
+VOTERS = 10  # neighbours for each operation to withstand, where nothing trusted tells better
 # options that say where and how, not what
 WHERE = ("data", "out", "cache", "threads", "save", "manifest", "require_signed")
 
@@ -76,7 +77,7 @@ class Audit(Pipeline):
     overshoot: float = 5.0
     """How far beyond the target to aim, in feature units; 0 is the paper's plain form."""
     head: str = "paper"
-    """The victim's head: paper (Adam 0.01, 100 epochs, from scratch), or logistic:C."""
+    """The victim's head: paper (Adam 0.01, 100 epochs), logistic:C, or certified[:FAMILY[:PARAMETER]] beside it."""
     victim: str | None = None
     """Your own training code as the victim: module:function, (images, labels, *, seed) -> predict."""
     auditor: str | None = None

@@ -77,7 +77,7 @@ def recipe(text: str) -> Recipe:
     except ValueError:
         c = 0.0
     if kind != "logistic" or not 0 < c < float("inf"):
-        raise InputError(f"--head {text!r} is unknown; expected paper, or logistic:C with C > 0 (such as logistic:100)")
+        raise InputError(f"--head {text!r} is unknown; expected paper, logistic:C with C > 0, or certified")
     return LogisticHead(c=c)
 
 

@@ -133,7 +133,11 @@ class _told:  # noqa: N801  (a statement, as contextlib.suppress is)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
-            raise InputError(f"{shown(self.path)} cannot be read ({error.strerror}); mend that, or remove it") from None
+            raise _unreadable(self.path, error) from None
+
+
+def _unreadable(path: bytes, error: OSError) -> InputError:
+    return InputError(f"{shown(path)} cannot be read ({error.strerror}); mend that, or remove it")
 
 
 def shown(path: bytes) -> str:
@@ -203,8 +207,10 @@ def _chunks(root: bytes) -> Iterator[list[Found]]:
     chunk: list[Found] = []
     size = 0
     for found in walk(root):
-        with _told(root + found.path):
+        try:  # _told would take as long again as the call
             size += os.lstat(root + found.path).st_size
+        except OSError as error:
+            raise _unreadable(root + found.path, error) from None
         chunk.append(found)
         if len(chunk) == _FILES or size >= _BYTES:
             yield chunk
@@ -214,8 +220,7 @@ def _chunks(root: bytes) -> Iterator[list[Found]]:
 
 
 def _in_processes(root: bytes, chunks: Iterator[list[Found]], count: int) -> Iterator[list[Entry]]:
-    # a fork of a process that has threads (torch's, a progress bar's) may hang
-    pool = ProcessPoolExecutor(count, mp_context=get_context("forkserver"))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("fork" if _one_thread() else "forkserver"))
     waiting: deque[tuple[list[Found], Future[list[_Content | None]]]] = deque()
     try:
         for chunk in chunks:
@@ -225,9 +230,19 @@ def _in_processes(root: bytes, chunks: Iterator[list[Found]], count: int) -> Ite
         while waiting:
             yield _joined(*_first_of(waiting))
     except BrokenProcessPool:
-        raise InputError("a process that hashed files has died (out of memory?); make room, and start again") from None
+        raise InputError(
+            "a process that hashed files has died (no memory, or a script without if __name__ == '__main__')"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> bool:
+    """Whether this process may be forked, which is soonest: a fork of one with threads (a progress bar's) may hang."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir())) == 1
+    except OSError:  # no Linux
+        return False
 
 
 def _first_of(waiting: deque[tuple[list[Found], Future[list[_Content | None]]]]) -> tuple[list[Found], list[Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from poisonfrogs import exhibits
+from poisonfrogs.defence import Defence
 from poisonfrogs.journal import write_bytes
 from poisonfrogs.judge import Auditor, Judge, Scene, Verdict
 from poisonfrogs.pictures import decode, encode, suffix
@@ -37,6 +38,7 @@ class Setting:
     judge: Judge
     folder: Path
     auditor: Auditor | None = None
+    defence: Defence | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ def run(setting: Setting, trials: Sequence[Trial]) -> tuple[list[Row], Row]:
         | _changes(mine)
         | _distances(setting, trial, features)
         | _outcome(trial, mine, poisoned, control)
+        | _defended(setting, trial, features)
         for trial, mine, features, (poisoned, control) in zip(trials, poisons, after, pairs, strict=True)
     ]
     total = time.perf_counter() - started
@@ -87,6 +90,13 @@ def run(setting: Setting, trials: Sequence[Trial]) -> tuple[list[Row], Row]:
     seconds = {"crafting": round(crafting, 3), "total": round(total, 3), "exhibits": round(exhibiting, 3)}
     timing = {"group": trials[0].group, "trials": len(trials), "seconds": seconds}
     return [row | more for row, more in zip(rows, shown, strict=True)], timing
+
+
+def _defended(setting: Setting, trial: Trial, poisons: Tensor) -> Row:
+    if setting.defence is None:
+        return {"certified": None}
+    removed = trial.bases if setting.audit.replace else ()
+    return {"certified": setting.defence.trial(trial, setting.scene, poisons, removed)}
 
 
 def _edit(setting: Setting, trial: Trial, pictures: Sequence[Image.Image]) -> Edit:

@@ -80,6 +80,24 @@ class Opinion(TypedDict):
     n_bases_agreed: int  # the same of their unperturbed bases
 
 
+class Defended(TypedDict):
+    """The certified head beside the usual one, on the same targets and poisons."""
+
+    family: str
+    parameters: dict[str, Any]
+    n_eligible: int  # targets that it gets right on the clean training set
+    n_success: int  # of these, with the stored poisons
+    success_rate: float | None
+    ci95: list[float]
+    n_perfect_success: int  # with as many insertions at the target's own place in feature space
+    perfect_success_rate: float | None
+    perfect_ci95: list[float]
+    n_broken: int  # certificates that did not hold; anything but 0 is a fault of ours
+    median_radius: float  # on the test pictures; a wrong answer counts as 0
+    accuracy: float
+    certified: dict[str, float]  # operations, 1 and 1 % of the training pictures -> share of right, proved answers
+
+
 class Counted(TypedDict):
     """What the rows of a journal come to; None where there is nothing to count."""
 
@@ -105,6 +123,8 @@ class Summary(Counted):
     """What an audit found; summary.json and `--format json` hold the same."""
 
     schema_version: int
+    certified_success_rate: float | None  # beside success_rate, with --head certified
+    certified: Defended | None
     seconds_per_trial: float
     checks: list[dict[str, str]]  # name and message of those that fired
     model: dict[str, str]  # name, weights (SHA-256), source

@@ -83,14 +83,14 @@ class CertifiedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     classes: ArrayLike | None
-    _limits: ClassVar[dict[str, tuple[Any, float, float]]]  # parameter -> kind, least, most
+    limits: ClassVar[dict[str, tuple[Any, float, float]]]  # parameter -> kind, least, most
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
         """Fit on features (n, d) and labels (n,). The order of the rows does not matter, to the last bit.
 
         Raises ValueError for a parameter out of range, and where no row can be used.
         """
-        for name, (kind, least, most) in self._limits.items():
+        for name, (kind, least, most) in self.limits.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
                 noun = "a whole number" if kind is Integral else "a number"

@@ -19,7 +19,7 @@ class NeighbourVotes(CertifiedClassifier):
     theorem 2; Jia et al. 2022 for the plain form). `k` must be chosen without the training data.
     """
 
-    _limits = {"k": (Integral, 1, 2**31)}
+    limits = {"k": (Integral, 1, 2**31)}
 
     def __init__(self, k: int = 101, classes: ArrayLike | None = None) -> None:
         self.k = k

@@ -36,7 +36,7 @@ class PartitionVotes(CertifiedClassifier):
     `n_partitions` and `alpha` must be chosen without the training data.
     """
 
-    _limits = {"n_partitions": (Integral, 1, 2**31), "alpha": (Real, 1e-6, 1e6)}
+    limits = {"n_partitions": (Integral, 1, 2**31), "alpha": (Real, 1e-6, 1e6)}
 
     def __init__(
         self, n_partitions: int = 101, alpha: float = 0.1, run_off: bool = False, classes: ArrayLike | None = None

@@ -21,7 +21,7 @@ class RadiusVotes(CertifiedClassifier):
     training data.
     """
 
-    _limits = {"threshold": (Real, -1, 1)}
+    limits = {"threshold": (Real, -1, 1)}
 
     def __init__(self, threshold: float = 0.35, classes: ArrayLike | None = None) -> None:
         self.threshold = threshold

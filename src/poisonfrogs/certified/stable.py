@@ -27,7 +27,7 @@ class StableHead(CertifiedClassifier):
     its certificate does not cover a label that is new. `alpha` must be chosen without the training data.
     """
 
-    _limits = {"alpha": (Real, 1e-3, 1e12)}
+    limits = {"alpha": (Real, 1e-3, 1e12)}
 
     def __init__(self, alpha: float = 1000.0, classes: ArrayLike | None = None) -> None:
         self.alpha = alpha

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    # threads that spin while they wait for one another take ten times as long on a machine that others use, too
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from poisonfrogs.cli.commands import parse
 

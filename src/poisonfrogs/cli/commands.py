@@ -77,6 +77,7 @@ class DemoCommand:
             targets=10,
             target_class="airplane",
             base_class="frog",
+            head="certified",
             seed=self.seed,
             cache=self.cache,
         )

@@ -36,6 +36,8 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
     else:
         for line in report(options, summary):
             say(printable(line))
+    if summary["certified"] and summary["certified"]["n_broken"]:
+        return 3
     if summary["success_rate"] is None or summary["n_failed_trials"] == summary["n_trials"]:
         return 3  # nothing was examined
     return int(fail_on is not None and summary["ci95"][0] >= fail_on)
@@ -64,6 +66,7 @@ def report(options: Audit, summary: Summary) -> list[str]:
         *(f"{name:<14}{value}" for name, value in _figures(summary)),
         *(f"check {check['name']}: {check['message']}" for check in summary["checks"]),
         sentence(options, summary),
+        *defended(summary),
         f"The page to read is {options.out}/report.html; the run, with every poison, is in {options.out}",
     ]
 
@@ -95,6 +98,19 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
         ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),
         ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),
         ("weights", summary["model"]["source"]),
+    ]
+
+
+def defended(summary: Summary) -> list[str]:
+    """The same for the certified head beside the usual one."""
+    found = summary["certified"]
+    if not found:
+        return []
+    shares = [f"{share:.1%} against {int(r):,} operations" for r, share in found["certified"].items()]
+    return [
+        f"Under the certified head ({found['family']}, accuracy {found['accuracy']:.2%}) {found['n_success']} of "
+        f"{found['n_eligible']} fell, and {found['n_perfect_success']} to perfect collisions; "
+        f"proved of the test pictures: {', '.join(shares)}."
     ]
 
 
