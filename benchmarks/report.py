@@ -19,7 +19,7 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from poisonfrogs import journal, write_report
-from poisonfrogs.audit import hardware, versions
+from poisonfrogs.pipeline import hardware, versions
 from poisonfrogs.summary import counted
 
 ROOT = Path(__file__).parent.parent

@@ -17,6 +17,7 @@ from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.plan import Audit
 from poisonfrogs.report import page
+from poisonfrogs.text import interval, printable
 from runs import refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,7 +57,6 @@ def test_names_stay_text(name: str, run: Path, tmp_path: Path) -> None:
     assert not read_back.open
     tags = {tag for tag, _ in before.elements}
     assert {tag for tag, _ in read_back.elements} <= tags
-    from poisonfrogs.text import printable
 
     assert "".join(printable(name).split()) in "".join(read_back.words.split())
     assert all(char.isprintable() or char == "\n" for char in html)
@@ -120,6 +120,15 @@ def test_a_run_on_one_s_own_training_code(audit: Audit, capsys: pytest.CaptureFi
     assert "Not drawn: it needs a gradient, and the victim was your own training code." in said
     assert "How far the boundary turned" not in said
     assert "Nobody was asked." in said
+
+
+def test_a_run_with_a_certified_head_beside_the_usual_one(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:
+    beside = run_audit(replace(audit, head="certified"))["certified"]
+    assert beside
+    said = finished(audit.out, 0, capsys)
+    assert f"({beside['family']}): fell {beside['n_success']} of {beside['n_eligible']}" in said
+    assert interval(beside["ci95"]) in said
+    assert "the last layer trained from scratch (paper)" in said
 
 
 def test_a_run_of_several_watermarked_poisons(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:

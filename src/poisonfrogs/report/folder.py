@@ -118,7 +118,7 @@ class RunFolder:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """What the rows come to: summary.json, or the same of an unfinished journal."""
-        return {**counted(self.rows, self.classes), **(self.summary or {})}
+        return {"certified": None, **counted(self.rows, self.classes), **(self.summary or {})}
 
     @property
     def finished(self) -> bool:
