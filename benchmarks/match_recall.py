@@ -32,7 +32,14 @@ OPACITY = 0.3
 
 def audits(folder: Path, shared: Path) -> dict[str, Audit]:
     """The audits whose poisons are looked up."""
-    common = {"targets": 64, "eps": 16 / 255, "passes": 30, "cache": folder / "cache"}
+    common = {
+        "targets": 64,
+        "eps": 16 / 255,
+        "passes": 30,
+        "precision": "fp32",
+        "threads": 1,
+        "cache": folder / "cache",
+    }
     cifar = {"data": Path("frogs-and-planes"), "view": "squash", "size": 96, **common}
     dogs = {"data": shared / "data/dogfish", **common}
     return {

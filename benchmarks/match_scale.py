@@ -39,10 +39,6 @@ def work(folder: str, count: int) -> None:
 
 
 def main() -> None:
-    import torch
-
-    from poisonfrogs.audit import hardware, versions
-
     shared = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("POISONFROGS_SHARED", "../shared"))
     sizes = []
     for count in (5_000, 50_000):
@@ -50,6 +46,10 @@ def main() -> None:
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         sizes.append(json.loads(out.splitlines()[-1]))
         print(sizes[-1], flush=True)
+    import torch  # after the runs: a process that starts another passes its own size on
+
+    from poisonfrogs.audit import hardware, versions
+
     result = {
         "n": 50_000,
         "versions": versions(),

@@ -56,13 +56,6 @@ def test_false_alarms_are_few_and_are_the_document_s() -> None:
         assert said in text, said
 
 
-def test_the_time_and_memory_of_match_are_the_document_s() -> None:
-    text = document("match.md")
-    for one in result("match_scale.json")["sizes"]:
-        said = f"{one['n']:,} against {one['n']:,}: {one['seconds']:.0f} s, {one['peak_rss_mib']:,} MiB"
-        assert said in text, said
-
-
 def test_the_times_of_sign_and_verify_are_the_document_s() -> None:
     measured, text = result("provenance_scale.json"), document("provenance.md")
     median, faster = (measured["model_signing"][key] for key in ("median_seconds", "times_faster"))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from poisonfrogs import manifest, pair, signing, sources, tree
 from poisonfrogs.manifest import Difference, Row
@@ -120,17 +121,19 @@ def verify(
     """
     root, path = tree.root_of(data), at or beside(data)
     origins = sources.read(known, root) if known else Sources({})
+    outside: list[str] = []
     checked = 0
 
     def now(entries: Iterator[Entry]) -> Iterator[Row]:
         nonlocal checked
         for entry in entries:
             checked += 1
+            if entry.link is not None and tree.leads_outside(root, entry.path):
+                outside.append(tree.spell(entry.path))
             yield manifest.row_of(entry, origins)
 
     with pair.reading(path, key) as (signed, file):
-        seen = tree.survey(root)
-        tell = _counted(progress, "comparing", seen.total)
+        tell = _counted(progress, "comparing", _total(signed.predicate))
         entries = tree.stats(root, progress=tell) if fast else tree.entries(root, progress=tell)
         found = tuple(manifest.differences(manifest.read(file, str(path)), now(entries), metadata=known is not None))
     return Verified(
@@ -140,7 +143,7 @@ def verify(
         checked=checked,
         fast=fast,
         differences=found,
-        outside=seen.outside,
+        outside=tuple(outside),
     )
 
 
@@ -169,6 +172,12 @@ def require(data: Path, key: Path, at: Path | None = None) -> None:
         raise InputError(f"{data} is not as it was signed: {named}{more}; see poisonfrogs verify")
     if found.outside:
         raise InputError(f"{data} has links that lead out of it ({found.outside[0]}); what they point to is not signed")
+
+
+def _total(predicate: dict[str, Any]) -> int:
+    """How many files and links were signed, as far as it is said: for the progress bar."""
+    counts = (predicate.get("files"), predicate.get("links"))
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def _check_place(data: Path, path: Path) -> None:

@@ -161,7 +161,7 @@ def survey(root: bytes) -> Survey:
 
     for found in walk(root, listed):
         total += 1
-        if found.link is not None and _leads_outside(root, found):
+        if found.link is not None and leads_outside(root, found.path):
             outside.append(spell(found.path))
     return Survey(total, tuple(outside), tuple(alike))
 
@@ -171,9 +171,10 @@ def _folded(name: bytes) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text).casefold()
 
 
-def _leads_outside(root: bytes, link: Found) -> bool:
+def leads_outside(root: bytes, link: bytes) -> bool:
+    """Whether a link, followed to its end, leaves the tree. Nothing is read but links."""
     inside = os.path.realpath(root)
-    return os.path.commonpath([inside, os.path.realpath(root + link.path)]) != inside
+    return os.path.commonpath([inside, os.path.realpath(root + link)]) != inside
 
 
 def entries(root: bytes, *, progress: Progress = lambda done: None, processes: int | None = None) -> Iterator[Entry]:
