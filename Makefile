@@ -18,6 +18,7 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/dogfish_seeds.py
+	$(BIN)/python benchmarks/certified.py dogfish
 
 clean:
 	rm -rf .venv runs

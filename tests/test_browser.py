@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from pages import edited
 from poisonfrogs import journal
 from poisonfrogs.audit import run_audit
-from poisonfrogs.plan import Audit
+from poisonfrogs.certify import run_certify
+from poisonfrogs.plan import Audit, Certify
 from poisonfrogs.report import page
 
 AXE = "axe-core@4.14.1"
@@ -278,3 +279,16 @@ def test_a_run_without_trials_opens(visit: Callable[..., Page], run: Path, tmp_p
     tab = visit(mine)
     assert "Nothing has been measured" in tab.inner_text("#result")
     assert tab.locator("#cards").count() == 0
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_the_page_of_certify_opens_and_axe_finds_nothing(
+    visit: Callable[..., Page], axe: str, scheme: str, size: dict, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    given = Certify(data=data, model="toy:factory", out=tmp_path / "run", cache=cache, threads=1, against="1")
+    run_certify(given)
+    page.write(given.out)
+    tab = visit(given.out, viewport=size, color_scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") == size["width"]
+    tab.evaluate(axe)
+    assert tab.evaluate("axe.run()")["violations"] == []

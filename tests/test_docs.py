@@ -124,6 +124,25 @@ def test_readme_s_demo_is_the_benchmark_s() -> None:
     assert f"{said}, in {demo['seconds']:.0f} s on 2 cores" in flat(README)
 
 
+def test_readme_s_certified_head_is_the_benchmark_s() -> None:
+    measured = result("certified_dogfish.json")
+    best = measured["best_at"]["19"]
+    held = [best["certified"][r] for r in ("19", "192", "384", "575")]
+    assert [round(share * measured["n_train"]) for share in (0.01, 0.1, 0.2, 0.3)] == [19, 192, 384, 575]
+    said = f"the usual head gets {measured['undefended_accuracy']:.1%} right".replace("%", " %")
+    assert said in flat(README)
+    said = f"one gets {best['accuracy']:.1%} right, and of all answers {held[0]:.1%} are proved against 1% of".replace(
+        "%", " %"
+    )
+    assert said in flat(README)
+    said = f"{held[1]:.1%} against 10%, {held[2]:.1%} against 20%, {held[3]:.1%} against 30% ({measured['n']} test".replace(
+        "%", " %"
+    )
+    assert said in flat(README)
+    for name in ("certified_dogfish.json", "certified_cifar10.json"):
+        assert all(row["broken"] == 0 for row in result(name)["perfect_collisions"])
+
+
 def test_the_documented_memory_is_the_benchmark_s() -> None:
     measured, text = result("features_50k.json"), flat((ROOT / "docs/audit.md").read_text())
     few = measured["a_tenth"]

@@ -36,6 +36,10 @@ class MatchCommand:
 
         with progress() as tell:
             found = findings.run(self.data, self.against, self.out, progress=tell)
+            if self.out:
+                from poisonfrogs.report.page import write
+
+                write(self.out)
         if self.format == "json":
             say(json.dumps(found, indent=1))
         else:
@@ -52,7 +56,7 @@ def _lines(found: dict[str, Any], out: Path | None) -> list[str]:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items() if count)
     lines.append(f"{found['n']:,} pictures against {found['n_known']:,} known ones: {counts or 'no copies'}")
     lines.append("copies that were cropped, rotated or changed by more than 17/255 (rms) are not found")
-    return [*lines, f"The findings, with their pictures, are in {out}"] if out else lines
+    return [*lines, f"The page to read is {out}/report.html"] if out else lines
 
 
 def _finding(one: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from poisonfrogs.report.folder import Outcome, RunFolder
+from poisonfrogs.report.folder import Folder, Outcome, RunFolder
 
 WHOLE = 6_000_000  # characters of the page for pictures as they are; the rest is reduced
 REDUCED = 4_500_000  # characters for all of those
@@ -74,7 +74,7 @@ def _panel(run: RunFolder, outcome: Outcome, k: int, side: int | None) -> Panel:
     return Panel(target, base, poison, difference(run, files[1], files[2], k, side))
 
 
-def picture(run: RunFolder, file: str, side: int | None = None) -> Embedded | None:
+def picture(run: Folder, file: str, side: int | None = None) -> Embedded | None:
     """A picture of the run: its very bytes, unless a `side` is given or it is larger than LONGEST."""
     image, content = run.picture(file), run.content(file)
     if image is None or content is None:
@@ -84,7 +84,7 @@ def picture(run: RunFolder, file: str, side: int | None = None) -> Embedded | No
     return Embedded(_reduced(image, side or LONGEST), *image.size, whole=max(image.size) <= (side or LONGEST))
 
 
-def difference(run: RunFolder, first: str, second: str, k: int, side: int | None = None) -> Embedded | None:
+def difference(run: Folder, first: str, second: str, k: int, side: int | None = None) -> Embedded | None:
     """What is to be added to the first picture to get the second, times k, around grey."""
     a, b = run.picture(first), run.picture(second)
     if a is None or b is None or a.size != b.size:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from poisonfrogs import journal
+from poisonfrogs.match import SUSPICIOUS
 from poisonfrogs.pictures import Unreadable, decode
 from poisonfrogs.plan import WHERE, Audit
 from poisonfrogs.summary import counted
@@ -89,11 +90,41 @@ def first_to_last(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 @dataclass(frozen=True, eq=False)
-class RunFolder:
-    """An audit's folder. Nothing is written, and nothing outside it is read."""
+class Folder:
+    """Any run's folder. Nothing is written, and nothing outside it is read."""
 
     path: Path
     plan: Mapping[str, Any]
+
+    def content(self, file: str) -> bytes | None:
+        """The bytes of a file of the run; None where it is not there."""
+        path = (self.path / file).resolve()
+        if not path.is_relative_to(self.path.resolve()) or not path.is_file():
+            return None
+        return path.read_bytes()
+
+    @cached_property
+    def picture(self) -> Callable[[str], Image.Image | None]:
+        """A picture of the run by its file; None where it is not there or cannot be read. The last few are kept."""
+        return lru_cache(maxsize=4)(self._picture)
+
+    def _picture(self, file: str) -> Image.Image | None:
+        content = self.content(file)
+        try:
+            return None if content is None else decode(content).image
+        except Unreadable:
+            return None
+
+    def digest(self, file: str) -> str | None:
+        """SHA-256 of a file of the run."""
+        content = self.content(file)
+        return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder(Folder):
+    """An audit's folder."""
+
     rows: Sequence[journal.Row]
 
     @cached_property
@@ -139,25 +170,6 @@ class RunFolder:
     def states(self) -> Counter[str]:
         return Counter(outcome.state for outcome in self.outcomes)
 
-    def content(self, file: str) -> bytes | None:
-        """The bytes of a file of the run; None where it is not there."""
-        path = (self.path / file).resolve()
-        if not path.is_relative_to(self.path.resolve()) or not path.is_file():
-            return None
-        return path.read_bytes()
-
-    @cached_property
-    def picture(self) -> Callable[[str], Image.Image | None]:
-        """A picture of the run by its file; None where it is not there or cannot be read. The last few are kept."""
-        return lru_cache(maxsize=4)(self._picture)
-
-    def _picture(self, file: str) -> Image.Image | None:
-        content = self.content(file)
-        try:
-            return None if content is None else decode(content).image
-        except Unreadable:
-            return None
-
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         """features/NAME.safetensors; empty where it is not there. Raises InputError for a broken one."""
         content = self.content(f"features/{name}.safetensors")
@@ -165,11 +177,6 @@ class RunFolder:
             return {} if content is None else load(content)
         except SafetensorError as error:
             raise InputError(f"{self.path}/features/{name}.safetensors cannot be read ({error})") from None
-
-    def digest(self, file: str) -> str | None:
-        """SHA-256 of a file of the run."""
-        content = self.content(file)
-        return None if content is None else hashlib.sha256(content).hexdigest()
 
     def _outcome(self, row: journal.Row) -> Outcome:
         known = {field.name for field in fields(Outcome)}
@@ -185,29 +192,54 @@ class RunFolder:
 
 
 @dataclass(frozen=True, eq=False)
-class CertifyFolder:
+class CertifyFolder(Folder):
     """The folder of a run of certify."""
 
-    path: Path
-    plan: Mapping[str, Any]
     summary: Mapping[str, Any]
     curves: Sequence[Mapping[str, Any]]
     finished = True  # summary.json is written last
     examined = True
 
-    def digest(self, file: str) -> str | None:
-        """SHA-256 of a file of the run."""
-        path = self.path / file
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+@dataclass(frozen=True, eq=False)
+class MatchFolder(Folder):
+    """The folder of a run of match."""
+
+    found: Mapping[str, Any]  # findings.json
+    finished = True  # plan.json is written last
+
+    @property
+    def examined(self) -> bool:
+        return bool(self.found["n_readable"] and self.found["n_known_readable"])
+
+    @property
+    def suspicious(self) -> list[dict[str, Any]]:
+        """Changed copies, those with pictures first."""
+        rows = [row for row in self.found["findings"] if row["kind"] in SUSPICIOUS]
+        return sorted(rows, key=lambda row: row["pictures"] is None)
+
+
+def open_match(path: Path, plan: dict[str, Any]) -> MatchFolder:
+    """Raises InputError for a changed run."""
+    if not (path / "findings.json").is_file():
+        raise InputError(f"{path}/findings.json is not there; was the run folder changed?")
+    found = read_json(path / "findings.json")
+    needed = ("n", "n_known", "n_readable", "n_known_readable", "n_unreadable", "counts", "findings")
+    _require(path / "findings.json", found, dict.fromkeys(needed, ()))
+    return MatchFolder(path, plan, found)
 
 
 def open_certify(path: Path, plan: dict[str, Any]) -> CertifyFolder:
     """Raises InputError for an unfinished or a changed run."""
     if not (path / "summary.json").is_file():
         raise InputError(f"{path} holds an unfinished run of certify; the same command makes it whole")
+    _require(path / "plan.json", plan, {"certify": ("model", "against", "trusted"), "data": ("fingerprint",)})
+    summary = read_json(path / "summary.json")
+    held = dict.fromkeys(("against", "chosen", "model", "seed", "versions", "hardware", "undefended_accuracy"), ())
+    _require(path / "summary.json", summary, {**held, "frontier": (), "recommended": ("accuracy", "certified")})
     try:
         curves = json.loads((path / "curves.json").read_bytes())
-        return CertifyFolder(path, plan, read_json(path / "summary.json"), list(curves))
+        return CertifyFolder(path, plan, summary, list(curves))
     except (OSError, ValueError, TypeError):
         raise InputError(f"{path}/curves.json cannot be read; was the run folder changed?") from None
 
@@ -248,6 +280,13 @@ def read_plan(path: Path) -> dict[str, Any]:
     return read_json(path / "plan.json")
 
 
+def _require(path: Path, held: Mapping[str, Any], needed: Mapping[str, Sequence[str]]) -> None:
+    for name, inside in needed.items():
+        missing = [key for key in inside if key not in held[name]] if name in held else [name]
+        if missing:
+            raise InputError(f"{path} lacks {name} ({', '.join(missing)}); was it changed?")
+
+
 NEEDED: dict[str, Sequence[str]] = {  # of plan.json
     "audit": [field.name for field in fields(Audit) if field.name not in WHERE],
     "data": ("classes", "fingerprint", "n_test"),
@@ -259,10 +298,7 @@ NEEDED: dict[str, Sequence[str]] = {  # of plan.json
 
 def open_audit(path: Path, plan: dict[str, Any]) -> RunFolder:
     """The folder of an audit, finished or interrupted. Raises InputError."""
-    for name, inside in NEEDED.items():
-        missing = [key for key in inside if key not in plan[name]] if name in plan else [name]
-        if missing:
-            raise InputError(f"{path}/plan.json lacks {name} ({', '.join(missing)}); was it changed?")
+    _require(path / "plan.json", plan, NEEDED)
     run = RunFolder(path, plan, journal.rows(path / "journal.jsonl"))
     _ = run.outcomes, run.figures  # what cannot be read is said before the page is begun
     return run
