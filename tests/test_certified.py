@@ -438,7 +438,7 @@ def test_parameters_and_searches(model):
     fitted = make_pipeline(Normalizer(), clone(model)).fit(X, y)
     assert fitted.score(X, y) > 0.5
     assert cross_val_score(clone(model), X, y, cv=3).shape == (3,)
-    name = next(iter(model._limits))
+    name = next(iter(model.limits))
     search = GridSearchCV(clone(model), {name: [0.1, 0.4] if name == "threshold" else np.array([3, 9])}, cv=3).fit(X, y)
     assert search.best_estimator_.certified_radius(rows).shape == (40,)
 

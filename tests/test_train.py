@@ -140,7 +140,7 @@ def test_names_of_logistic_heads(text, c):
     ],
 )
 def test_unknown_heads_are_refused_with_what_was_expected(text):
-    with pytest.raises(InputError, match=r"--head .* expected paper, or logistic:C") as refused:
+    with pytest.raises(InputError, match=r"--head .* expected paper, logistic:C") as refused:
         recipe(text)
     assert repr(text) in str(refused.value)
     assert "\n" not in str(refused.value)
