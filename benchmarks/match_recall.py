@@ -22,7 +22,7 @@ import torch
 from PIL import Image, ImageOps
 
 from poisonfrogs import Audit, data, journal, match, run_audit, wilson
-from poisonfrogs.audit import hardware, versions
+from poisonfrogs.pipeline import hardware, versions
 from poisonfrogs.images import Images
 
 ROOT = Path(__file__).parent.parent

@@ -48,7 +48,7 @@ def main() -> None:
         print(sizes[-1], flush=True)
     import torch  # after the runs: a process that starts another passes its own size on
 
-    from poisonfrogs.audit import hardware, versions
+    from poisonfrogs.pipeline import hardware, versions
 
     result = {
         "n": 50_000,

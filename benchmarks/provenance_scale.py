@@ -101,7 +101,7 @@ def beside_model_signing(folder: Path, program: str) -> dict[str, object]:
 def main() -> None:
     import torch  # here: a process that starts a command passes its own size on
 
-    from poisonfrogs.audit import hardware, versions
+    from poisonfrogs.pipeline import hardware, versions
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
