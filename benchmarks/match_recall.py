@@ -22,8 +22,8 @@ import torch
 from PIL import Image, ImageOps
 
 from poisonfrogs import Audit, data, journal, match, run_audit, wilson
-from poisonfrogs.pipeline import hardware, versions
 from poisonfrogs.images import Images
+from poisonfrogs.pipeline import hardware, versions
 
 ROOT = Path(__file__).parent.parent
 STORED = ("png", "jpeg:95", "jpeg:85", "jpeg:75")
