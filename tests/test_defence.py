@@ -102,3 +102,16 @@ def test_a_head_that_cannot_be_is_refused(
     assert main(line.split()) == 2
     refused(capsys, says)
     assert not audit.out.exists()
+
+
+def test_both_heads_are_said_in_the_end(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"audit {audit.data} --model toy:factory --out {audit.out} --cache {audit.cache} --threads 1 --passes 3"
+    assert main([*line.split(), "--targets", "6", "--head", "certified"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    found = json.loads((audit.out / "summary.json").read_text())["certified"]
+    assert "targets fell to one correctly labelled poison each" in said
+    assert (
+        f"Under the certified head (neighbours, accuracy {found['accuracy']:.2%}) 0 of {found['n_eligible']} fell"
+        in said
+    )
+    assert f"{found['certified']['1']:.1%} against 1 operation." in said

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from poisonfrogs.cli import say
 from poisonfrogs.plan import Audit
-from poisonfrogs.text import printable
+from poisonfrogs.text import counted, printable
 from poisonfrogs.types import Summary
 
 
@@ -106,7 +106,7 @@ def defended(summary: Summary) -> list[str]:
     found = summary["certified"]
     if not found:
         return []
-    shares = [f"{share:.1%} against {int(r):,} operations" for r, share in found["certified"].items()]
+    shares = [f"{share:.1%} against {counted(int(r), 'operation')}" for r, share in found["certified"].items()]
     return [
         f"Under the certified head ({found['family']}, accuracy {found['accuracy']:.2%}) {found['n_success']} of "
         f"{found['n_eligible']} fell, and {found['n_perfect_success']} to perfect collisions; "
