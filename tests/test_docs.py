@@ -158,6 +158,18 @@ def test_the_certified_tables_are_the_benchmark_s() -> None:
         assert all(row["broken"] == 0 for row in measured["perfect_collisions"])
         attacks += sum(row["n"] for row in measured["perfect_collisions"])
     assert f"({attacks:,} attacks)" in flat(text)
+    attacked = result("certified_attacked.json")["rows"]
+    radius, neighbours = (
+        [row for row in attacked if row["certified"]["family"] == name] for name in ("radius", "neighbours")
+    )
+    usual = [sum(row["usual"][key] for row in radius) for key in ("n_success", "n_eligible")]
+    held = [
+        [sum(row["certified"][key] for row in rows) for key in ("n_success", "n_eligible")]
+        for rows in (radius, neighbours)
+    ]
+    assert not any(row["certified"]["n_broken"] for row in attacked)
+    said = f"loses {usual[0]} of {usual[1]}, radius votes {held[0][0]} of {held[0][1]}, and 191 neighbours {held[1][0]} of {held[1][1]}."
+    assert said in flat(text)
     assert f"are fitted in {measured['speed']['seconds']:.1f} s" in flat(text)
     assert f"takes {measured['speed']['sklearn_seconds']:.1f} s in the same run" in flat(text)
 
