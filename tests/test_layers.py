@@ -11,7 +11,7 @@ import poisonfrogs
 
 # low to high; a module may import from the layers above it in this list, and from none beside it
 LAYERS = [
-    {"types"},
+    {"types", "progress"},
     {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "text"}
     | {"tree", "sources", "signing"},
     {"certified.classifier", "manifest", "pair"},

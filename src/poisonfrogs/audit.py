@@ -32,8 +32,8 @@ from poisonfrogs import (
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.certified import CertifiedClassifier
 from poisonfrogs.features import Features
-from poisonfrogs.pipeline import Progress
 from poisonfrogs.plan import Audit, Trial
+from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
 from poisonfrogs.types import InputError, Summary
 

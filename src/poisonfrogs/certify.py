@@ -19,8 +19,8 @@ from poisonfrogs.certified.saved import family, parameters, save_head
 from poisonfrogs.images import Images
 from poisonfrogs.logistic import Rows
 from poisonfrogs.models import Net
-from poisonfrogs.pipeline import Progress
 from poisonfrogs.plan import VOTERS, Certify
+from poisonfrogs.progress import Progress
 from poisonfrogs.stats import rounded, wilson
 from poisonfrogs.train import PaperHead
 from poisonfrogs.types import Certificate, CertifySummary, InputError

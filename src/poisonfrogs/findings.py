@@ -13,7 +13,8 @@ from PIL import Image
 
 from poisonfrogs import compare, data, journal
 from poisonfrogs.images import Images, joined
-from poisonfrogs.match import SUSPICIOUS, Finding, Matches, Progress, match
+from poisonfrogs.match import SUSPICIOUS, Finding, Matches, match
+from poisonfrogs.progress import Progress
 from poisonfrogs.types import InputError
 
 SCHEMA_VERSION = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,9 @@ from poisonfrogs.compare import LIMIT, OPACITIES, Comparison, blend, compare
 from poisonfrogs.images import Images
 from poisonfrogs.neighbours import DIM, coarse, halved, mirrored, nearest, normalised, plain, thumbnails, unit
 from poisonfrogs.pictures import Unreadable
+from poisonfrogs.progress import Progress, counting
 from poisonfrogs.types import InputError
 
-Progress = Callable[[str, int, int], None]  # (stage, done, of)
 KINDS = ("identical", "identical pixels", "re-encoded", "resized", "perturbed", "blend")
 SUSPICIOUS = ("perturbed", "blend")
 _CHUNK = 4096  # pictures looked up at a time
@@ -98,9 +98,9 @@ class _Search:
 
     @classmethod
     def over(cls, data: Images, known: Images, same: bool, progress: Progress) -> _Search:
-        thumbs, unknown = thumbnails(known, _counted(progress, "reading the known pictures", len(known)))
+        thumbs, unknown = thumbnails(known, counting(progress, "reading the known pictures", len(known)))
         looked_at, unread = (
-            (thumbs, unknown) if same else thumbnails(data, _counted(progress, "reading the pictures", len(data)))
+            (thumbs, unknown) if same else thumbnails(data, counting(progress, "reading the pictures", len(data)))
         )
         return cls(data, known, same, looked_at, thumbs, unread, unknown)
 
@@ -218,17 +218,6 @@ def _blended(pixels: np.ndarray, base: np.ndarray, mark: np.ndarray) -> np.ndarr
     rms = np.sqrt(np.einsum("ij,ij->i", left, left) / DIM)
     low, high = OPACITIES
     return np.asarray((opacity >= low) & (opacity <= high) & (rms <= _PROPOSED))
-
-
-def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
-    return tell
 
 
 def _has_faiss() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -14,8 +14,7 @@ from poisonfrogs import data, models, provenance
 from poisonfrogs.features import Features, default_cache, features
 from poisonfrogs.images import Images
 from poisonfrogs.plan import Pipeline
-
-Progress = Callable[[str, int, int], None]  # (stage, done, of)
+from poisonfrogs.progress import Progress, counting
 
 
 def loaded(options: Pipeline) -> data.DataSet:
@@ -45,15 +44,9 @@ def featurised(
     options: Pipeline, net: models.Net, parts: Mapping[str, Images], progress: Progress, stage: str = "features"
 ) -> dict[str, Features]:
     """Features of several sets, by their names, under one progress bar."""
-    total, done = sum(map(len, parts.values())), 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
+    tell = counting(progress, stage, sum(map(len, parts.values())))
     cache = options.cache or default_cache()
-    return {name: features(net, images, cache=cache, progress=advance) for name, images in parts.items()}
+    return {name: features(net, images, cache=cache, progress=tell) for name, images in parts.items()}
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +12,10 @@ from typing import Any
 
 from poisonfrogs import manifest, pair, signing, sources, tree
 from poisonfrogs.manifest import Difference, Row
+from poisonfrogs.progress import Progress, counting
 from poisonfrogs.sources import Sources
 from poisonfrogs.tree import Entry
 from poisonfrogs.types import InputError
-
-Progress = Callable[[str, int, int], None]  # (stage, done, of)
 
 
 def _silent(stage: str, done: int, of: int) -> None: ...
@@ -85,7 +84,7 @@ def sign(
     with pair.writing(path) as file:
         file.write(manifest.HEADER)
         files = links = size = 0
-        for entry in tree.entries(root, progress=_counted(progress, "hashing", seen.total)):
+        for entry in tree.entries(root, progress=counting(progress, "hashing", seen.total)):
             file.write(manifest.encode(manifest.row_of(entry, origins)))
             files += entry.link is None
             links += entry.link is not None
@@ -133,7 +132,7 @@ def verify(
             yield manifest.row_of(entry, origins)
 
     with pair.reading(path, key) as (signed, file):
-        tell = _counted(progress, "comparing", _total(signed.predicate))
+        tell = counting(progress, "comparing", _total(signed.predicate))
         entries = tree.stats(root, progress=tell) if fast else tree.entries(root, progress=tell)
         found = tuple(manifest.differences(manifest.read(file, str(path)), now(entries), metadata=known is not None))
     return Verified(
@@ -186,14 +185,3 @@ def _check_place(data: Path, path: Path) -> None:
         raise InputError(f"{path} would lie inside {data} and be part of what it signs; choose another --out")
     if not Path(where).is_dir():
         raise InputError(f"{path.parent} is not a folder; make it, or choose another --out")
-
-
-def _counted(progress: Progress, stage: str, total: int) -> tree.Progress:
-    done = 0
-
-    def tell(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
-    return tell

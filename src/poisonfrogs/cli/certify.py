@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from poisonfrogs.cli import say
+from poisonfrogs.cli.show import printed, progress
 from poisonfrogs.plan import Certify
-from poisonfrogs.text import head_name, printable
+from poisonfrogs.text import head_name
 from poisonfrogs.types import Certificate, CertifySummary, InputError
 
 SCHEMA_VERSION = 1
@@ -38,7 +36,6 @@ class CertifyCommand(Certify):
 
     def run(self) -> int:
         """Do it and return the exit code."""
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
         if self.fail_under is not None and not 0 <= self.fail_under <= 1:
             raise InputError(
                 f"--fail-under {self.fail_under} is out of range; expected a share from 0 to 1, such as 0.95"
@@ -55,16 +52,12 @@ def _ask(head: Path, pictures: list[Path], options: Certify, form: str) -> int:
     from poisonfrogs.answering import ask
 
     answers = ask(head, pictures, options)
-    if form == "json":
-        say(json.dumps({"schema_version": SCHEMA_VERSION, "answers": answers}, indent=1))
-    for answer in answers if form == "table" else []:
-        say(printable(f"{answer['predicted']}  radius {answer['radius']}  {answer['picture']}"))
+    people = [f"{answer['predicted']}  radius {answer['radius']}  {answer['picture']}" for answer in answers]
+    printed(form, {"schema_version": SCHEMA_VERSION, "answers": answers}, people)
     return 0
 
 
 def _certify(options: Certify, fail_under: float | None, form: str) -> int:
-    from poisonfrogs.cli.show import progress
-
     with progress() as tell:
         tell("starting", 0, 1)
         from poisonfrogs.certify import run_certify
@@ -74,11 +67,7 @@ def _certify(options: Certify, fail_under: float | None, form: str) -> int:
         from poisonfrogs.report.page import write
 
         write(options.out)
-    if form == "json":
-        say(json.dumps(summary, indent=1))
-    else:
-        for line in lines(options, summary):
-            say(printable(line))
+    printed(form, summary, lines(options, summary))
     held = summary["recommended"]["certified"][str(summary["against"])]
     return int(fail_under is not None and held < fail_under)
 

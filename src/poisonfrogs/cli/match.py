@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from poisonfrogs.cli import say
-from poisonfrogs.cli.show import progress
-from poisonfrogs.text import printable
+from poisonfrogs.cli.show import printed, progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +37,7 @@ class MatchCommand:
                 from poisonfrogs.report.page import write
 
                 write(self.out)
-        if self.format == "json":
-            say(json.dumps(found, indent=1))
-        else:
-            for line in _lines(found, self.out):
-                say(printable(line))
+        printed(self.format, found, _lines(found, self.out))
         if found["counts"]["perturbed"] + found["counts"]["blend"]:
             return 1
         return 0 if found["n_readable"] and found["n_known_readable"] else 3  # nothing was compared

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +21,6 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
     """Run an audit, print what it found, and return the exit code."""
     with progress() as tell:
         tell("starting", 0, 1)
-        # a hub that cannot be reached is told in our one line, not in a dozen of its own
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
         from poisonfrogs.audit import run_audit  # torch takes seconds to import
 
         summary = run_audit(options, progress=tell)
@@ -31,16 +28,18 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
         from poisonfrogs.report.page import write
 
         write(options.out)
-    if form == "json":
-        say(json.dumps(summary, indent=1))
-    else:
-        for line in report(options, summary):
-            say(printable(line))
+    printed(form, summary, report(options, summary))
     if summary["certified"] and summary["certified"]["n_broken"]:
         return 3
     if summary["success_rate"] is None or summary["n_failed_trials"] == summary["n_trials"]:
         return 3  # nothing was examined
     return int(fail_on is not None and summary["ci95"][0] >= fail_on)
+
+
+def printed(form: str, found: object, lines: Iterable[str]) -> None:
+    """What was found, on stdout: as JSON, or in lines for people."""
+    for line in [json.dumps(found, indent=1)] if form == "json" else map(printable, lines):
+        say(line)
 
 
 @contextmanager
