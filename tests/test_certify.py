@@ -93,23 +93,29 @@ def test_chosen_on_trusted_pictures_it_is_the_best_on_them(certify: Certify, tmp
     for classifier in candidates(3, 24, 2):
         classifier.fit(train, data.train.labels)
         held.append(((classifier.predict(seen) == labels) & (classifier.certified_radius(seen) >= 3)).sum())
-    best = candidates(3, 24, 2)[int(np.argmax(held))]
-    recommended = summary["recommended"]
-    mine = next(row for row in summary["frontier"] if row == recommended)
-    number = summary["frontier"].index(mine)
-    assert held[number] == max(held)
-    assert "12" not in summary["chosen"]
+    recommended = [row["parameters"] == summary["recommended"]["parameters"] for row in summary["frontier"]]
+    assert held[recommended.index(True)] == max(held) > min(held)
     assert "24 trusted pictures" in summary["chosen"]
-    assert best.classes == range(2)
 
 
 def test_test_pictures_that_choose_are_reported_under_the_other_half_s_choice(certify: Certify) -> None:
+    """By hand: the best on one half, among equals that of the largest median radius, answers the other half."""
     summary = run_certify(replace(certify, trusted="val", against="4"))
     assert "each half" in summary["chosen"]
-    recommended = summary["recommended"]
-    chosen = [row for row in summary["frontier"] if row["parameters"] == recommended["parameters"]]
-    assert len(chosen) == 1
-    assert recommended["certified"]["4"] <= max(row["certified"]["4"] for row in summary["frontier"])
+    net, data = load_model("toy:factory"), load_data(certify.data)
+    train, test = (extract_features(net, part, cache=certify.cache).matrix.numpy() for part in (data.train, data.test))
+    half = np.array([int(content[:8], 16) % 2 == 0 for content in data.test.hashes])
+    said = [one.fit(train, data.train.labels).answers(test) for one in candidates(4, 24, 2)]
+    right = [one.codes == data.test.labels for one in said]
+    held = 0
+    for rows in (half, ~half):
+        merits = [
+            ((ok & (one.radius >= 4))[~rows].sum(), np.median(np.where(ok, one.radius, 0)[~rows]))
+            for ok, one in zip(right, said, strict=True)
+        ]
+        best = merits.index(max(merits))
+        held += (right[best] & (said[best].radius >= 4))[rows].sum()
+    assert summary["recommended"]["certified"]["4"] == pytest.approx(held / len(half))
 
 
 # --- from the command line

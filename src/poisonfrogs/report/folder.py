@@ -274,9 +274,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_plan(path: Path) -> dict[str, Any]:
     """plan.json of a run folder. Raises InputError where there is none."""
     if not path.is_dir():
-        raise InputError(f"{path} is no run folder; expected the folder that audit --out named, such as runs/demo")
+        raise InputError(f"{path} is no run folder; expected the folder that --out named, such as runs/demo")
     if not (path / "plan.json").is_file():
-        raise InputError(f"{path} holds no run (plan.json is not there); expected the folder that audit --out named")
+        raise InputError(f"{path} holds no run (plan.json is not there); expected the folder that --out named")
     return read_json(path / "plan.json")
 
 
