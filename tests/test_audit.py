@@ -74,6 +74,31 @@ def test_many_watermarked_poisons_that_replace_their_bases(audit: Audit, data: P
         assert max(row["linf_from_base"]) > 8 / 255
 
 
+def test_the_watermark_alone_is_judged_beside_its_poisons(
+    audit: Audit, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def victim(images, labels, *, seed):
+        seen.append([np.asarray(image, dtype=int) for image in images][24:])
+        return toy.victim(images, labels, seed=seed)
+
+    monkeypatch.setattr(toy, "seeing", victim, raising=False)
+    found = run_audit(replace(audit, victim="toy:seeing", head="paper", watermark=0.4, poisons=2, targets=1))
+    (row,) = rows_of(audit)
+    target = Image.open(data / row["target_id"])
+    blended = [np.asarray(Image.blend(Image.open(data / base), target, 0.4), dtype=int) for base in row["base_ids"]]
+    stored, bases, marked = seen
+    assert np.array_equal(marked, blended)
+    assert not np.array_equal(stored, marked)
+    assert not np.array_equal(bases, marked)
+    assert row["watermark_only_success"] in (True, False)
+    assert found["watermark_only_rate"] == float(row["watermark_only_success"])
+    run_audit(replace(audit, out=audit.out / "plain", targets=1))
+    (plain,) = rows_of(replace(audit, out=audit.out / "plain"))
+    assert plain["watermark_only_success"] is plain["watermark_only_probabilities"] is None
+
+
 def test_replacing_takes_the_base_away(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

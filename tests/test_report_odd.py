@@ -138,6 +138,7 @@ def test_a_run_of_several_watermarked_poisons(audit: Audit, capsys: pytest.Captu
     assert "Each target has 3 poisons; the first is shown." in said
     assert "Poisons were stored as JPEG:90" in said
     assert "the paper's penalty on the distance" in said
+    assert "with the watermark alone, not crafted: fell" in said
     assert "1 of 1 target fell" in said or "0 of 1 target fell" in said
     row = journal.rows(audit.out / "journal.jsonl")[0]
     assert base64.b64encode((audit.out / row["poison_files"][0]).read_bytes()).decode() in (audit.out / "report.html").read_text()  # fmt: skip

@@ -17,6 +17,7 @@ def counted(rows: Sequence[Row], classes: Sequence[str]) -> Counted:
     eligible = [row for row in rows if row["eligible"]]
     successes = sum(row["success"] for row in rows)
     wrong = sum(row["control_wrong"] for row in rows)
+    watermarked = [row["watermark_only_success"] for row in eligible if row["watermark_only_success"] is not None]
     drops = [row["control_accuracy"] - row["accuracy"] for row in rows]
     return {
         "n_trials": len(rows),
@@ -27,6 +28,8 @@ def counted(rows: Sequence[Row], classes: Sequence[str]) -> Counted:
         "n_failed_trials": sum(row["failed"] for row in rows),
         "control_rate": _mean([row["control_wrong"] for row in rows]),
         "control_ci95": _interval(wrong, len(rows)),
+        "watermark_only_rate": _mean(watermarked),
+        "watermark_only_ci95": _interval(sum(watermarked), len(watermarked)) if watermarked else None,
         "median_confidence": _median([_of_base(row, "probabilities", classes) for row in eligible]),
         "control_median_confidence": _median([_of_base(row, "control_probabilities", classes) for row in rows]),
         "clean_accuracy": _mean([row["control_accuracy"] for row in rows]),

@@ -25,6 +25,7 @@ from poisonfrogs.train import Surrogate
 from poisonfrogs.types import Attack, Crafted, Edit, Goal
 
 Row = dict[str, Any]
+Arms = dict[str, Verdict]  # poisoned, control, and watermark_only where there is a watermark
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,31 +61,24 @@ def run(setting: Setting, trials: Sequence[Trial]) -> tuple[list[Row], Row]:
     crafted = _craft(setting, trials, starts)
     crafting = time.perf_counter() - started
     poisons = _store(setting, trials, starts, crafted)
-    edits = [
-        _edit(setting, trial, [poison.stored for poison in mine]) for trial, mine in zip(trials, poisons, strict=True)
-    ]
-    edits += [
-        _edit(setting, trial, [poison.base for poison in mine]) for trial, mine in zip(trials, poisons, strict=True)
-    ]
-    seed = seed_of(setting.audit.seed, "victim", trials[0].group)
-    verdicts = setting.judge(setting.scene, edits, [trial.target for trial in trials] * 2, seed=seed)
+    verdicts = _judged(setting, trials, poisons)
     after = setting.scene.net.features([poison.stored for mine in poisons for poison in mine])
     after = after.view(len(trials), setting.audit.poisons, -1)
-    pairs = list(zip(verdicts[: len(trials)], verdicts[len(trials) :], strict=True))
     rows = [
         _identity(setting, trial, mine)
         | _changes(mine)
         | _distances(setting, trial, features)
-        | _outcome(trial, mine, poisoned, control)
+        | _outcome(trial, mine, said)
         | _defended(setting, trial, features)
-        for trial, mine, features, (poisoned, control) in zip(trials, poisons, after, pairs, strict=True)
+        for trial, mine, features, said in zip(trials, poisons, after, verdicts, strict=True)
     ]
     total = time.perf_counter() - started
     exhibits.pictures(setting.folder, setting.scene, trials)
+    pairs = [(said["poisoned"], said["control"]) for said in verdicts]
     exhibits.features(setting.folder, setting.scene, trials, after, pairs)
     shown = [
-        _exhibited(setting, trial, mine, control)
-        for trial, mine, (_, control) in zip(trials, poisons, pairs, strict=True)
+        _exhibited(setting, trial, mine, said["control"])
+        for trial, mine, said in zip(trials, poisons, verdicts, strict=True)
     ]
     exhibiting = time.perf_counter() - started - total
     seconds = {"crafting": round(crafting, 3), "total": round(total, 3), "exhibits": round(exhibiting, 3)}
@@ -99,9 +93,23 @@ def _defended(setting: Setting, trial: Trial, poisons: Tensor) -> Row:
     return {"certified": setting.defence.trial(trial, setting.scene, poisons, removed)}
 
 
-def _edit(setting: Setting, trial: Trial, pictures: Sequence[Image.Image]) -> Edit:
+def _judged(setting: Setting, trials: Sequence[Trial], poisons: Sequence[Sequence[_Poison]]) -> list[Arms]:
+    """What the victims of each trial say of its target, all trained from one seed."""
+    arms = [_arms(setting, trial, mine) for trial, mine in zip(trials, poisons, strict=True)]
+    edits = [edit for mine in arms for edit in mine.values()]
+    asked = [trial.target for trial, mine in zip(trials, arms, strict=True) for _ in mine]
+    seed = seed_of(setting.audit.seed, "victim", trials[0].group)
+    verdicts = iter(setting.judge(setting.scene, edits, asked, seed=seed))
+    return [{arm: next(verdicts) for arm in mine} for mine in arms]
+
+
+def _arms(setting: Setting, trial: Trial, poisons: Sequence[_Poison]) -> dict[str, Edit]:
+    """What the victims of a trial are trained on: with the poisons, and with what they are to be compared to."""
+    pictures = {"poisoned": [poison.stored for poison in poisons], "control": [poison.base for poison in poisons]}
+    if setting.audit.watermark:
+        pictures["watermark_only"] = [Image.fromarray(poison.start) for poison in poisons]
     removed = trial.bases if setting.audit.replace else ()
-    return Edit(added=tuple(pictures), label=trial.base_class, removed=removed)
+    return {arm: Edit(added=tuple(added), label=trial.base_class, removed=removed) for arm, added in pictures.items()}
 
 
 def _start(setting: Setting, trial: Trial, base: int) -> Tensor:
@@ -201,10 +209,10 @@ def _distances(setting: Setting, trial: Trial, after: Tensor) -> Row:
     }
 
 
-def _outcome(trial: Trial, poisons: Sequence[_Poison], poisoned: Verdict, control: Verdict) -> Row:
+def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
+    poisoned, control, watermarked = said["poisoned"], said["control"], said.get("watermark_only")
     failure = next((poison.failure for poison in poisons if poison.failure), None)
     eligible = bool(control.probabilities.argmax() == trial.target_class)
-    fell = bool(poisoned.probabilities.argmax() == trial.base_class)
     return {
         "probabilities": rounded(poisoned.probabilities),
         "control_probabilities": rounded(control.probabilities),
@@ -213,11 +221,17 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], poisoned: Verdict, contro
         "rotation_degrees": _rotation(trial, poisoned.normals, control.normals),
         "passes": max(poison.passes for poison in poisons),
         "eligible": eligible,
-        "success": eligible and fell and failure is None,
+        "success": eligible and failure is None and _fell(trial, poisoned),
         "failed": failure is not None,
         "failure": failure,
         "control_wrong": not eligible,
+        "watermark_only_probabilities": rounded(watermarked.probabilities) if watermarked else None,
+        "watermark_only_success": eligible and _fell(trial, watermarked) if watermarked else None,
     }
+
+
+def _fell(trial: Trial, verdict: Verdict) -> bool:
+    return bool(verdict.probabilities.argmax() == trial.base_class)
 
 
 def _exhibited(setting: Setting, trial: Trial, poisons: Sequence[_Poison], control: Verdict) -> Row:

@@ -109,6 +109,8 @@ class Counted(TypedDict):
     n_failed_trials: int
     control_rate: float | None  # share of all drawn whose control is wrong
     control_ci95: list[float]
+    watermark_only_rate: float | None  # the same with the watermarked bases, not crafted; None without --watermark
+    watermark_only_ci95: list[float] | None
     median_confidence: float | None  # of the base class at the target, over the eligible
     control_median_confidence: float | None  # the same without the poison, over all drawn
     clean_accuracy: float | None  # mean of the controls', on the test pictures other than the target

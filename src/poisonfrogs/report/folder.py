@@ -52,6 +52,7 @@ class Outcome:
     control_probabilities: list[float]
     accuracy: float
     control_accuracy: float
+    watermark_only_success: bool | None
     rotation_degrees: float | None
     passes: int
     eligible: bool
