@@ -37,6 +37,7 @@ from poisonfrogs import (
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.certified import CertifiedClassifier
 from poisonfrogs.features import Features
+from poisonfrogs.pictures import Unreadable
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
@@ -290,18 +291,29 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
 def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
     """What crafting will cost at most, from one pass over the bases of a few trials."""
     audit, scene = prepared.setting.audit, prepared.setting.scene
-    bases = [scene.train[base] for trial in trials[:4] for base in trial.bases][:4]
-    if not bases:
+    bases = [base for trial in trials[:4] for base in trial.bases][:4]
+    each = _timed_pass(audit, scene.net, scene.train, bases) if bases else None
+    if each is None:
         return ""
-    pictures = [torch.from_numpy(np.array(base)).permute(2, 0, 1) / 255 for base in bases]
-    pixels = [picture.to(scene.net.device).requires_grad_() for picture in pictures]
-    started = time.perf_counter()
+    return f" (at most about {each * audit.passes * audit.poisons * len(trials) / audit.workers:.0f} s)"
+
+
+def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequence[int]) -> float | None:
+    """Seconds of one pass for each of a few pictures; None where there is no memory or no gradient for it."""
     try:
-        scene.net.extractor(audit.precision)(pixels).sum().backward()
-    except RuntimeError:  # no memory, or no gradient: the trials themselves will say so
-        return ""
-    seconds = (time.perf_counter() - started) / len(bases) * audit.passes * audit.poisons * len(trials) / audit.workers
-    return f" (at most about {seconds:.0f} s)"
+        pictures = [torch.from_numpy(np.array(images[row])).permute(2, 0, 1) / 255 for row in rows]
+        pixels = [picture.to(net.device).requires_grad_() for picture in pictures]
+        started = time.perf_counter()
+        net.extractor(audit.precision)(pixels).sum().backward()
+    except (RuntimeError, Unreadable):  # the trials themselves will say so, or the picture is left out
+        return None
+    return (time.perf_counter() - started) / len(rows)
+
+
+def seconds_a_pass(audit: Audit, dataset: data.DataSet) -> float | None:
+    """What a pass of crafting costs for each poison of an audit, measured; None where that cannot be done."""
+    with pipeline.threads(audit.threads or max((os.cpu_count() or 1) // audit.workers, 1)):
+        return _timed_pass(audit, pipeline.network(audit), dataset.train, range(min(4, len(dataset.train))))
 
 
 def summarise(audit: Audit, prepared: _Prepared) -> Summary:

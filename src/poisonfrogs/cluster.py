@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import io
 import os
 import platform
 import socket
@@ -69,11 +71,14 @@ class RayPool:
             ray: Any = importlib.import_module("ray")
         except ImportError:
             raise InputError("--engine ray needs Ray: pip install 'poisonfrogs[ray]'") from None
-        self._ray, self._threads = ray, threads
         _connect(ray, address, workers * threads)
+        self._ray, self._threads = ray, threads
+        # what Ray has to say of a lost worker it prints on stdout, which is for results: the run's checks say it
+        self._muted = contextlib.ExitStack()
+        self._muted.enter_context(contextlib.redirect_stdout(io.StringIO()))
         found = int(ray.cluster_resources().get("CPU", 0))
         if found < workers * threads:
-            ray.shutdown()
+            self.close()
             raise InputError(
                 f"--workers {workers} of {threads} threads need {workers * threads} processors, and the cluster at "
                 f"{address} has {found}; give fewer --workers, or fewer --threads to a new --out"
@@ -90,6 +95,7 @@ class RayPool:
 
     def close(self) -> None:
         self._ray.shutdown()
+        self._muted.close()
 
 
 def _connect(ray: Any, address: str | None, processors: int) -> None:
