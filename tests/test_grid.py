@@ -154,12 +154,14 @@ def test_a_wrong_plan_is_refused_with_all_that_is_wrong_and_nothing_written(
         (["--plan", "plan.toml", "--out", "full"], ["full is not empty and holds no grid"]),
         (["--plan", "plan.toml", "--out", "plan.toml"], ["is a file"]),
         ([], ["DATA is missing"]),
+        (["--plan", "nothing.toml"], ["DATA is missing", 'data = "..."']),
     ],
 )
 def test_a_command_that_cannot_be_is_refused(
     arguments: list[str], fragments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "plan.toml").write_text('data = "toy"\n')
+    (here / "nothing.toml").touch()
     (here / "full").mkdir()
     (here / "full" / "mine.txt").touch()
     assert main(["audit", *arguments]) == 2
@@ -196,7 +198,7 @@ def test_the_page_shows_every_point_and_leads_to_every_cell(done: tuple[Grid, di
     links = {link["href"] for link in shown.all("a")}
     assert {f"{name}/report.html" for name in grid.cells} <= links
     charts = [one for one in shown.all("svg") if (one["aria-label"] or "").startswith("Success")]
-    assert len(charts) == 4  # poisons along the axis, a curve for each eps... and a figure for each pair of classes
+    assert len(charts) == 2  # a figure for each pair of classes: along poisons, a curve for each eps
     assert "How does success depend on what the attacker can do?" in shown.words
 
 

@@ -303,7 +303,9 @@ def _grid(path: Path, axes: dict[str, list[Any]], given: Audit) -> Grid:
     several = [key for key, values in axes.items() if key in WHERE and len(values) > 1]
     if several:
         raise InputError(f"{path}: {several[0]} says where, not what, and cannot be a list")
-    where = {key: values[0] for key, values in axes.items() if key in WHERE and getattr(given, key) == default[key]}
+    where = {key: one[0] for key, one in axes.items() if key in WHERE and getattr(given, key) in (None, default[key])}
+    if not (given.data or "data" in where):
+        raise InputError(f'DATA is missing: give it on the command line, or as data = "..." in {path}')
     fixed = {key: values[0] for key, values in axes.items() if key not in WHERE and len(values) == 1}
     varied = {key: values for key, values in axes.items() if key not in WHERE and len(values) > 1}
     return Grid(replace(given, **where, **_options(fixed)), varied)
