@@ -122,11 +122,13 @@ def verify(
     origins = sources.read(known, root) if known else Sources({})
     outside: list[str] = []
     checked = 0
+    latest: Entry | None = None  # of what is there now: most often what the manifest's next line is about
 
     def now(entries: Iterator[Entry]) -> Iterator[Row]:
-        nonlocal checked
+        nonlocal checked, latest
         for entry in entries:
             checked += 1
+            latest = entry if not fast else None  # without its hash it is no line of a manifest
             if entry.link is not None and tree.leads_outside(root, entry.path):
                 outside.append(tree.spell(entry.path))
             yield manifest.row_of(entry, origins)
@@ -134,7 +136,8 @@ def verify(
     with pair.reading(path, key) as (signed, file):
         tell = counting(progress, "comparing", _total(signed.predicate))
         entries = tree.stats(root, progress=tell) if fast else tree.entries(root, progress=tell)
-        found = tuple(manifest.differences(manifest.read(file, str(path)), now(entries), metadata=known is not None))
+        signed_rows = manifest.read(file, str(path), likely=lambda: latest)
+        found = tuple(manifest.differences(signed_rows, now(entries), metadata=known is not None))
     return Verified(
         manifest=str(path),
         keyid=signed.keyid,
