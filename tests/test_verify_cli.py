@@ -179,7 +179,9 @@ def test_fast_sees_sizes_and_times_and_says_what_it_is(one: Signed, capsys: pyte
     capsys.readouterr()
     assert verify(one, "--fast") == 0  # forged
     assert "this was no security check" in capsys.readouterr().out
-    assert verified(one, capsys, "--fast")[1]["fast"] is True
+    said = verified(one, capsys, "--fast")[1]
+    assert (said["fast"], said["security_check"]) == (True, False)
+    assert verified(one, capsys)[1]["security_check"] is True
     assert verify(one) == 1
     path.write_bytes(content + b"x")
     assert verify(one, "--fast") == 1
@@ -416,6 +418,22 @@ def test_what_an_audit_requires_to_be_signed(audit: Audit, tmp_path: Path, data:
         run_audit(mine)
     with pytest.raises(InputError, match="--manifest needs --require-signed"):
         run_audit(replace(mine, require_signed=None))
+
+
+def test_certify_requires_it_as_audit_does(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "mine")
+    signing.generate(Path("key"))
+    required = ["certify", "mine", "--out", "run", "--require-signed", "key.pub"]
+    assert main(required) == 2
+    refused(capsys, "mine.manifest.sig is not there")
+    provenance.sign(Path("mine"), Path("key"), out=Path("m.jsonl"))
+    Path("mine/train/new.txt").write_text("new")
+    assert main([*required, "--manifest", "m.jsonl"]) == 2
+    refused(capsys, "mine is not as it was signed: train/new.txt (added)")
+    assert not Path("run").exists()
 
 
 def test_the_differences_of_a_folder_are_those_of_json(one: Signed, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -87,8 +88,8 @@ def match(
 
 def _chunks(todo: Sequence[int]) -> Iterator[np.ndarray]:
     """What is looked up at a time; little at first, so that it is soon known how long all of it takes."""
-    starts = [0, *range(_CHUNK // 4, len(todo), _CHUNK)] if todo else []
-    for start, end in zip(starts, [*starts[1:], len(todo)], strict=True):
+    starts = [0, *range(_CHUNK // 4, len(todo), _CHUNK), len(todo)]
+    for start, end in pairwise(starts if todo else ()):
         yield np.array(todo[start:end], dtype=np.int64)
 
 
