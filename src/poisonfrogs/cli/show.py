@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from poisonfrogs.cli import say
 from poisonfrogs.plan import Audit
 from poisonfrogs.text import counted, printable
@@ -45,7 +42,13 @@ def printed(form: str, found: object, lines: Iterable[str]) -> None:
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a stage, on stderr where that is a terminal; silent elsewhere."""
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    if not sys.stderr.isatty():
+        yield lambda stage, done, of: None
+        return
+    from rich.console import Console  # here: it takes longer to import than small folders to verify
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, of: int) -> None:
