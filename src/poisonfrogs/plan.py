@@ -15,7 +15,7 @@ EVADED = 3  # the first targets, of which evasion examples are made for the repo
 SAMPLE = 1024  # clean training pictures whose features are left for the report, at most
 VOTERS = 10  # neighbours for each operation to withstand, where nothing trusted tells better
 # options that say where and how, not what
-WHERE = ("data", "out", "cache", "threads", "save", "manifest", "require_signed")
+WHERE = ("data", "out", "cache", "threads", "workers", "engine", "save", "manifest", "require_signed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,10 @@ class Audit(Pipeline):
     """How poisons are stored, and judged: png, or jpeg:Q."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic while crafting; every check and verdict is fp32."""
+    workers: int = 1
+    """Processes, or workers of a cluster; with more than one, each has cores // workers threads unless told."""
+    engine: str = "processes"
+    """Where the workers are: processes, ray (a cluster of this machine), or ray:HOST:PORT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +132,14 @@ def validate(audit: Audit) -> None:
         ("--passes", audit.passes, audit.passes > 0, "a number from 1"),
         ("--overshoot", audit.overshoot, 0 <= audit.overshoot < float("inf"), "a number from 0"),
         ("--watermark", audit.watermark, 0 <= audit.watermark < 1, "an opacity from 0, below 1"),
+        ("--workers", audit.workers, audit.workers > 0, "a number from 1"),
     ]
     _refuse_outside(limits)
     _validate_pipeline(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
+    if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
+        raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
     if audit.victim and audit.head != "paper":
         raise InputError(f"--victim {audit.victim} and --head {audit.head} both name a victim; give one")
 
