@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ _CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 CLASSIFIER = ("linear",)  # of the CIFAR ResNets' published weights; what these modules leave to others
 
 
-def _view(normalised: dict[str, tuple[float, ...]]) -> dict[str, Any]:
+def _view(normalised: Mapping[str, tuple[float, ...]]) -> dict[str, Any]:
     return {"input_size": (3, 32, 32), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "squash", **normalised}
 
 
