@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from poisonfrogs import (
     checks,
     cluster,
     data,
     defence,
+    end_to_end,
     engine,
     exhibits,
     journal,
@@ -52,6 +54,12 @@ class _Prepared:
     dataset: data.DataSet
     trials: list[Trial]
     plan: dict[str, Any]
+    clean: end_to_end.Clean | None  # where every layer is trained
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """Of the clean network, where every layer is trained."""
+        return self.clean.network.linear if self.clean else None
 
 
 def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None) -> Summary:
@@ -72,7 +80,7 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
             _agree(audit.out, recorded, prepared.plan)
             if recorded is None:
                 journal.write_json(audit.out / "plan.json", prepared.plan)
-            exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed)
+            exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed, prepared.head)
             _run_groups(prepared, audit.out, progress)
             found = summarise(audit, prepared)
             journal.write_json(audit.out / "summary.json", found)
@@ -85,14 +93,22 @@ def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial]
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)
-    victim, prototype = _victim(audit)
-    net = pipeline.network(audit)
+    clean, prototype = None, None
+    if audit.retrained:
+        clean, dataset = end_to_end.prepared(audit, dataset, progress)
+        net = clean.net
+    else:
+        victim, prototype = _victim(audit)
+        net = pipeline.network(audit)
     asked = models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
     attacked = data.joined(dataset.test, outside)
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
+    victim = end_to_end.judge(audit, clean, dataset, outside) if clean else victim
+    surrogate = None if clean else _surrogate(audit, dataset, found["train"].matrix)
     if trials is None:
-        drawn = targets.drawn(audit, dataset, attacked, turns)
+        confident = _confidence(audit, clean, surrogate, target_features)
+        drawn = targets.drawn(audit, dataset, attacked, turns, confident)
         matrices = found["train"].matrix.numpy(), target_features.numpy()
         trials = targets.trials(audit, dataset, drawn, attacked, matrices)
     scene = judge.Scene(
@@ -109,12 +125,7 @@ def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial]
         audit=audit,
         scene=scene,
         attack=Collision(eps=audit.eps, beta=audit.beta, passes=audit.passes, overshoot=audit.overshoot),
-        surrogate=Surrogate.fit(
-            scene.train_features,
-            torch.from_numpy(dataset.train.labels),
-            len(dataset.classes),
-            seed=plan.seed_of(audit.seed, "surrogate"),
-        ),
+        surrogate=surrogate,
         judge=victim,
         folder=audit.out,
         auditor=_auditor(audit, asked, dataset, progress) if asked else None,
@@ -122,7 +133,25 @@ def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial]
     )
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
     written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
-    return _Prepared(setting, dataset, trials, written)
+    written["clean_network"] = clean.said if clean else None
+    return _Prepared(setting, dataset, trials, written, clean)
+
+
+def _surrogate(audit: Audit, dataset: data.DataSet, features: Tensor) -> Surrogate:
+    labels, seed = torch.from_numpy(dataset.train.labels), plan.seed_of(audit.seed, "surrogate")
+    return Surrogate.fit(features, labels, len(dataset.classes), seed=seed)
+
+
+def _confidence(
+    audit: Audit, clean: end_to_end.Clean | None, surrogate: Surrogate | None, features: Tensor
+) -> np.ndarray | None:
+    """What the clean classifier says of the targets, (m, classes); None where the choice of targets does not ask."""
+    if audit.target_choice == "random":
+        return None
+    if clean:
+        return np.asarray(clean.network.linear.cpu()(features).softmax(1))
+    assert surrogate
+    return np.asarray(surrogate.clean.predict(features)[0])
 
 
 def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[int, int], CertifiedClassifier] | None]:
@@ -330,6 +359,7 @@ def summarise(audit: Audit, prepared: _Prepared) -> Summary:
         **summary.counted(rows, classes),
         "certified_success_rate": defended["success_rate"] if defended else None,
         "certified": defended,
+        "clean_network": prepared.clean.said if prepared.clean else None,
         "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
         "checks": checks.as_json(fired),
         "model": {"name": net.name, "weights": net.weights, "source": net.source},

@@ -64,8 +64,9 @@ def load(
     view: str = "model",
     size: int | None = None,
     device: str = "cpu",
+    untrained: bool = False,
 ) -> Net:
-    """Load a frozen extractor.
+    """Load a frozen extractor; `untrained`: random weights where no file is given, for a training to start from.
 
     `model`: a timm or torchvision name (`torchvision/NAME` where both have it), `NAME=FILE`, or
     `module:factory`, whose module returns features and has an attribute `data_config` (as timm's:
@@ -78,7 +79,7 @@ def load(
     name, _, file = model.partition("=")
     if file and weights:
         raise InputError(f"weights are named twice, in --model ({file}) and in --weights ({weights}); name one")
-    body, transform, source = resolve(name, file or weights, size)
+    body, transform, source = resolve(name, file or weights, size, untrained=untrained)
     seen = twin(transform)
     if view == "squash":
         side = size or (seen.crop or (seen.resize,))[0]

@@ -30,14 +30,15 @@ def device(options: Pipeline) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
 
 
-def network(options: Pipeline) -> models.Net:
-    """The frozen extractor. Raises InputError for a network or weights that cannot be used."""
+def network(options: Pipeline, *, untrained: bool = False) -> models.Net:
+    """The frozen extractor, or what a training starts from. Raises InputError for one that cannot be used."""
     return models.load(
         options.model,
         weights=str(options.weights) if options.weights else None,
         view=options.view,
         size=options.size,
         device=device(options),
+        untrained=untrained,
     )
 
 

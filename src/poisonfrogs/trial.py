@@ -22,7 +22,7 @@ from poisonfrogs.pictures import decode, encode, suffix
 from poisonfrogs.plan import Audit, Trial, seed_of
 from poisonfrogs.stats import rounded
 from poisonfrogs.train import Surrogate
-from poisonfrogs.types import Attack, Crafted, Edit, Goal
+from poisonfrogs.types import Attack, Crafted, Edit, Goal, Stop
 
 Row = dict[str, Any]
 Arms = dict[str, Verdict]  # poisoned, control, and watermark_only where there is a watermark
@@ -35,7 +35,7 @@ class Setting:
     audit: Audit
     scene: Scene
     attack: Attack
-    surrogate: Surrogate
+    surrogate: Surrogate | None  # the attacker's guess at a linear head; None where every layer is trained
     judge: Judge
     folder: Path
     auditor: Auditor | None = None
@@ -101,7 +101,7 @@ def _judged(setting: Setting, trials: Sequence[Trial], poisons: Sequence[Sequenc
     arms = [_arms(setting, trial, mine) for trial, mine in zip(trials, poisons, strict=True)]
     edits = [edit for mine in arms for edit in mine.values()]
     asked = [trial.target for trial, mine in zip(trials, arms, strict=True) for _ in mine]
-    seed = seed_of(setting.audit.seed, "victim", trials[0].group)
+    seed = seed_of(setting.audit.seed, "victim", trials[0].block)
     verdicts = iter(setting.judge(setting.scene, edits, asked, seed=seed))
     return [{arm: next(verdicts) for arm in mine} for mine in arms]
 
@@ -112,7 +112,10 @@ def _arms(setting: Setting, trial: Trial, poisons: Sequence[_Poison]) -> dict[st
     if setting.audit.watermark:
         pictures["watermark_only"] = [Image.fromarray(poison.start) for poison in poisons]
     removed = trial.bases if setting.audit.replace else ()
-    return {arm: Edit(added=tuple(added), label=trial.base_class, removed=removed) for arm, added in pictures.items()}
+    arms = {arm: Edit(added=tuple(added), label=trial.base_class, removed=removed) for arm, added in pictures.items()}
+    if setting.audit.retrained:  # the training set as it is: one control serves all trials of a seed
+        arms["control"] = Edit(added=(), label=trial.base_class)
+    return arms
 
 
 def _start(setting: Setting, trial: Trial, base: int) -> Tensor:
@@ -137,11 +140,7 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
         for trial in trials
         for _ in trial.bases
     ]
-    stop = setting.surrogate.watch(
-        targets=scene.target_features[[trial.target for trial in trials]],
-        labels=torch.tensor([trial.base_class for trial in trials]),
-        poisons=setting.audit.poisons,
-    )
+    stop = _stop(setting, trials)
     net, check = scene.net.extractor(setting.audit.precision), scene.net.extractor("fp32")
     try:
         return setting.attack(net, [start.to(device) for start in starts], goals, stop=stop, check=check)
@@ -152,6 +151,16 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
 
 def _uncrafted(starts: Sequence[Tensor], why: str) -> Crafted:
     return Crafted(pictures=list(starts), passes=[0] * len(starts), failures=[why] * len(starts))
+
+
+def _stop(setting: Setting, trials: Sequence[Trial]) -> Stop:
+    if setting.surrogate is None:  # no head to guess at: all passes are spent
+        return lambda features, indices: torch.zeros(len(indices), dtype=torch.bool)
+    return setting.surrogate.watch(
+        targets=setting.scene.target_features[[trial.target for trial in trials]],
+        labels=torch.tensor([trial.base_class for trial in trials]),
+        poisons=setting.audit.poisons,
+    )
 
 
 def _store(
@@ -218,7 +227,7 @@ def _distances(setting: Setting, trial: Trial, after: Tensor) -> Row:
 
 def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
     poisoned, control, watermarked = said["poisoned"], said["control"], said.get("watermark_only")
-    failure = next((poison.failure for poison in poisons if poison.failure), None)
+    failure = next((poison.failure for poison in poisons if poison.failure), poisoned.failure)
     eligible = bool(control.probabilities.argmax() == trial.target_class)
     return {
         "probabilities": rounded(poisoned.probabilities),
@@ -238,7 +247,7 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
 
 
 def _fell(trial: Trial, verdict: Verdict) -> bool:
-    return bool(verdict.probabilities.argmax() == trial.base_class)
+    return verdict.failure is None and bool(verdict.probabilities.argmax() == trial.base_class)
 
 
 def _exhibited(setting: Setting, trial: Trial, poisons: Sequence[_Poison], control: Verdict) -> Row:

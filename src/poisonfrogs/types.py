@@ -121,12 +121,22 @@ class Counted(TypedDict):
     auditor: Opinion | None  # with --auditor
 
 
+class CleanNetwork(TypedDict):
+    """The network that poisons were made with, where the victims train every layer."""
+
+    training_loss: float  # mean cross-entropy on its training pictures, after training
+    training_accuracy: float
+    test_accuracy: float
+    recipe: dict[str, Any]
+
+
 class Summary(Counted):
     """What an audit found; summary.json and `--format json` hold the same."""
 
     schema_version: int
     certified_success_rate: float | None  # beside success_rate, with --head certified
     certified: Defended | None
+    clean_network: CleanNetwork | None  # with --context end-to-end and scratch
     seconds_per_trial: float
     checks: list[dict[str, str]]  # name and message of those that fired
     model: dict[str, str]  # name, weights (SHA-256), source
