@@ -11,10 +11,14 @@ import argparse
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from poisonfrogs import Audit, journal, run_audit, wilson
+from poisonfrogs.pipeline import hardware, versions
 
 ROOT = Path(__file__).parent.parent
 JOURNALS = ROOT / "benchmarks/journals"
@@ -27,7 +31,7 @@ SERIES: dict[str, dict[str, Any]] = {
 }
 
 
-class Enough(Exception):
+class Enough(Exception):  # noqa: N818
     """So many trials were wanted."""
 
 
@@ -46,10 +50,8 @@ def run(name: str, trials: int, shared: Path) -> None:
             if done - first[0] >= trials:
                 raise Enough
 
-    try:
+    with suppress(Enough):
         run_audit(Audit(data=shared / "data/cifar10", out=out, **SERIES[name]), progress=enough)
-    except Enough:
-        pass
     (JOURNALS / name).mkdir(parents=True, exist_ok=True)
     for file in KEPT:
         shutil.copy(out / file, JOURNALS / name / file)
@@ -98,10 +100,6 @@ def point(name: str) -> dict[str, Any]:
 
 
 def results() -> None:
-    import torch
-
-    from poisonfrogs.pipeline import hardware, versions
-
     torch.set_num_threads(2)
     points = {name: point(name) for name in SERIES if (JOURNALS / name / "journal.jsonl").exists()}
     found = {

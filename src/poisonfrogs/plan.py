@@ -141,7 +141,7 @@ class Audit(Pipeline):
     store: str = "png"
     """How poisons are stored, and judged: png, or jpeg:Q."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic while crafting, and of whole networks in training; every check and verdict is fp32."""
+    """Arithmetic while crafting; of whole networks, in their training instead. Every check and verdict is fp32."""
     workers: int = 1
     """Processes, or workers of a cluster; with more than one, each has cores // workers threads unless told."""
     engine: str = "processes"

@@ -1,0 +1,214 @@
+"""Audits whose victims train every layer, on toy pictures: what is shared, kept, repeated, refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toy
+from poisonfrogs import InputError, run_audit, training
+from poisonfrogs.cli import main
+from poisonfrogs.data import load
+from poisonfrogs.end_to_end import EndToEnd, prepared
+from poisonfrogs.plan import Audit
+from poisonfrogs.training import Trained, Training
+from runs import on_disk, rows_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def small(toy_folder: Path, tmp_path: Path, cache: Path) -> Audit:
+    """Four trials, two to a seed, three poisons each; a few seconds."""
+    return Audit(
+        data=toy_folder, context="end-to-end", out=tmp_path / "run", cache=cache, threads=1, precision="fp32",
+        targets=4, poisons=3, passes=4, clean_epochs=6, epochs=2, learning_rate=1e-3, trials_per_seed=2,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of pictures of every training that takes place."""
+    seen: list[int] = []
+    plainly = Training.__call__
+
+    def counted(self, start, data, **more):
+        seen.append(len(data))
+        return plainly(self, start, data, **more)
+
+    monkeypatch.setattr(Training, "__call__", counted)
+    return seen
+
+
+def journal_of(audit: Audit) -> bytes:
+    return (audit.out / "journal.jsonl").read_bytes()
+
+
+def test_each_trial_trains_two_victims_and_a_control_serves_all_of_a_seed(small, tmp_path, trainings):
+    fresh = replace(small, cache=tmp_path / "cache")
+    summary = run_audit(fresh)
+    # the clean network; of each seed: poisoned, control, watermark only, and poisoned and watermark only once more
+    assert trainings == [24, *[27, 24, 27, 27, 27] * 2]
+    assert len(list((tmp_path / "cache/networks").glob("*.safetensors"))) == 3
+    assert summary["n_trials"] == 4
+    assert summary["watermark_only_rate"] is not None
+    assert summary["clean_network"]["training_accuracy"] == 1
+    rows = rows_of(fresh)
+    assert [row["group"] for row in rows] == [0, 1, 2, 3]
+    assert len({tuple(row["control_probabilities"]) for row in rows}) > 2  # each asks about its own target
+    plan = json.loads((fresh.out / "plan.json").read_bytes())
+    assert [trial["block"] for trial in plan["trials"]] == [0, 0, 1, 1]
+    assert (plan["audit"]["eps"], plan["audit"]["watermark"], plan["audit"]["beta"]) == (None, 0.3, 0.1)
+    assert plan["clean_network"] == summary["clean_network"]
+
+
+def test_a_second_run_finds_the_networks_and_leaves_the_same_bytes(small, tmp_path, trainings):
+    run_audit(small)
+    first = journal_of(small)
+    trainings.clear()
+    again = replace(small, out=tmp_path / "again")
+    run_audit(again)
+    assert trainings == [27] * 8  # neither the clean network nor a control
+    assert journal_of(again) == first
+    same = on_disk(small.out / "features"), on_disk(again.out / "features")
+    assert same[0] == same[1]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(small, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(stage: str, done: int, of: int) -> None:
+        if stage.startswith("crafting") and done == 3:
+            raise Stopped
+
+    run_audit(small)
+    stopped = replace(small, out=tmp_path / "stopped")
+    with pytest.raises(Stopped):
+        run_audit(stopped, progress=stop)
+    assert len(rows_of(stopped)) == 3
+    run_audit(stopped)
+    assert journal_of(stopped) == journal_of(small)
+
+
+def test_the_judge_s_victim_is_the_clean_network_trained_on_the_pictures_and_the_poisons(small):
+    """A second implementation: the recipe by hand, on tensors made by hand."""
+    run_audit(small)
+    row, data = rows_of(small)[0], load(small.data)
+    clean, _ = prepared(small, data, lambda *_: None)
+
+    def tensor(images) -> torch.Tensor:
+        return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+
+    from PIL import Image
+
+    from poisonfrogs.plan import seed_of
+
+    poisons = [Image.open(small.out / file) for file in row["poison_files"]]
+    shown = torch.cat([tensor(data.train), tensor(poisons)])
+    labels = [*data.train.labels.tolist(), *[data.classes.index(row["base_class"])] * 3]
+    pixels = replace(clean.train, pictures=shown, labels=torch.tensor(labels))
+    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=128, schedule="constant", precision="fp32")
+    victim = recipe(clean.network, pixels, seed=seed_of(0, "victim", 0)).network
+    asked = replace(
+        clean.test, pictures=tensor([data.test[data.test.ids.index(row["target_id"])]]), labels=torch.zeros(1)
+    )
+    said = training.probabilities(victim, asked)[0]
+    assert said.tolist() == pytest.approx(row["probabilities"], abs=1e-5)
+
+
+def test_from_scratch_every_victim_has_its_own_beginning(small, tmp_path):
+    scratch = replace(small, context="scratch", cache=tmp_path / "cache", epochs=4, learning_rate=3e-3)
+    run_audit(scratch)
+    turned = [row["rotation_degrees"] for row in rows_of(scratch)]
+    assert all(0 < angle < 180 for angle in turned)
+    controls = list((scratch.cache / "networks").glob("*.safetensors"))
+    weights = {tuple(load_file(path)["linear.bias"].tolist()) for path in controls}
+    assert len(weights) == len(controls)
+
+
+def test_a_victim_whose_loss_is_no_number_fails_and_is_counted(small, monkeypatch):
+    trained = EndToEnd._trained
+
+    def diverged(self, edit, added, seed):
+        found = trained(self, edit, added, seed)
+        return Trained(found.network, "the training loss is not a finite number in epoch 1") if edit.added else found
+
+    monkeypatch.setattr(EndToEnd, "_trained", diverged)
+    summary = run_audit(small)
+    assert summary["n_failed_trials"] == 4
+    assert summary["n_eligible"] == 4
+    assert summary["success_rate"] == 0
+    assert {row["failure"] for row in rows_of(small)} == {"the training loss is not a finite number in epoch 1"}
+    assert "failed_trials" in {check["name"] for check in summary["checks"]}
+
+
+def test_the_least_confident_of_those_that_are_right_are_attacked_first(small):
+    chosen = replace(small, target_choice="least-confident", target_class="red", base_class="blue", targets=2)
+    run_audit(chosen)
+    data = load(chosen.data)
+    clean, _ = prepared(chosen, data, lambda *_: None)
+    said = training.probabilities(clean.network, clean.test).numpy()
+    red = data.classes.index("red")
+    right = [i for i in range(len(said)) if said[i].argmax() == red == data.test.labels[i]]
+    expected = sorted(right, key=lambda i: said[i, red])[:2]
+    assert [row["target_id"] for row in rows_of(chosen)] == [data.test.ids[i] for i in expected]
+
+
+def test_pictures_of_any_sizes_become_those_of_the_network(small, tmp_path):
+    toy.picture((60, 80, 170), 99, (50, 40)).save(small.data / "train/blue/99.png")
+    assert run_audit(replace(small, targets=1))["n_trials"] == 1
+
+
+def test_a_library_s_network_is_trained_from_nothing_too(small):
+    resnet = replace(small, model="resnet10t", size=32, clean_epochs=2, epochs=1, passes=1, targets=1)
+    summary = run_audit(resnet)
+    assert "random weights" in summary["model"]["source"]
+
+
+def test_outside_targets_are_judged(small, tmp_path):
+    toy.picture((170, 80, 60), 77).save(tmp_path / "mine.png")
+    run_audit(replace(small, target=(str(tmp_path / "mine.png"),), target_class="red"))
+    assert rows_of(small)[0]["target_id"] == str(tmp_path / "mine.png")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--poisons 13", "--poisons 13 is more than the 12 training pictures of class"),
+        ("--head logistic:1", "leave --head away"),
+        ("--learning-rate 0", "--learning-rate 0.0 is out of range"),
+        ("--epochs 0", "--epochs 0 is out of range"),
+        ("--context scratch --model alexnet32=w.safetensors", "starts from random weights"),
+        ("--context transfer", "--epochs is about training every layer"),
+        ("--size 7 --poisons 1", "does not accept pictures of (7, 7)"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(small, capsys, given, said, monkeypatch):
+    start = f"audit {small.data} --out {small.out} --cache {small.cache} --context end-to-end --epochs 1 --targets 4"
+    assert main([*start.split(), *given.split()]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
+    assert not small.out.exists()
+
+
+def test_a_clean_network_that_cannot_be_trained_is_refused(small, monkeypatch, capsys):
+    monkeypatch.setattr(Training, "__call__", lambda self, start, data, **_: Trained(start, "the loss is nan"))
+    with pytest.raises(InputError, match="alexnet32 cannot be trained on the clean pictures \\(the loss is nan\\)"):
+        run_audit(replace(small, seed=99))
+
+
+def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
+    changed = replace(small, cache=tmp_path / "cache")
+    run_audit(changed)
+    for path in (changed.cache / "networks").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="networks"):
+        run_audit(changed)
