@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 import toy
-from poisonfrogs import InputError, run_audit, training
+from poisonfrogs import InputError, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.data import load
 from poisonfrogs.end_to_end import EndToEnd, prepared
 from poisonfrogs.plan import Audit
+from poisonfrogs.report.folder import open_audit
+from poisonfrogs.report.sections import space
 from poisonfrogs.training import Trained, Training
 from runs import on_disk, rows_of
 
@@ -212,3 +215,40 @@ def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="networks"):
         run_audit(changed)
+
+
+# --- the page
+
+
+@pytest.fixture
+def page(small) -> str:
+    run_audit(small)
+    write_report(small.out)
+    return (small.out / "report.html").read_text()
+
+
+def test_the_page_sets_the_three_victims_side_by_side_and_says_how_well_the_clean_network_fits(small, page):
+    loss = json.loads((small.out / "plan.json").read_bytes())["clean_network"]["training_loss"]
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "How much of it is the collision&#39;s?" in page
+    for arm in ("clean control: nothing added", "watermarked bases alone", "poisons"):
+        assert arm in page
+    assert f"training loss, after training {loss:.4f}" in text
+    assert "from a clean network" in text
+    assert "frozen and the last layer trained from scratch" not in text
+    assert text.count("This run is of this kind.") == 1
+    assert "--context end-to-end" in page
+    assert "--eps" not in re.search(r'class="command".*?</pre>', page, re.DOTALL)[0]  # it follows from the context
+
+
+def test_the_page_draws_the_clean_network_s_space_beside_the_victim_s(small, page):
+    assert "Trained on none of it: the clean network" in page
+    assert "Trained on the poisons: the victim" in page
+    panel = next(iter(space.panels(open_audit(small.out, json.loads((small.out / "plan.json").read_bytes())))))
+    clean, victim = ([row[0] for row in one.table.rows] for one in (panel.before, panel.after))
+    assert clean == ["base"] * 3 + ["poison"] * 3 + ["target"]
+    assert victim == ["poison"] * 3 + ["target"]
+    sides = [one.table.rows[-1][3] for one in (panel.before, panel.after)]
+    row = rows_of(small)[panel.outcome.trial_id]
+    classes = load(small.data).classes
+    assert sides[1] == classes[int(np.argmax(row["probabilities"]))]  # two classes: the side is the answer
