@@ -68,3 +68,11 @@ def test_the_times_of_sign_and_verify_are_the_document_s() -> None:
             line = f"| `{what}`, {count:,} files | {one['seconds']:.1f} s | {one['peak_rss_mib']} MiB |"
             assert line in text, line
             assert one["peak_rss_mib"] < 500
+
+
+def test_the_time_and_memory_of_match_are_the_document_s() -> None:
+    measured, text = result("match_scale.json")["sizes"], document("match.md")
+    assert measured[-1]["n"] == measured[-1]["against"] == 50_000
+    for one in measured:
+        line = f"| {one['n']:,} against {one['against']:,} | {one['seconds']:.0f} s | {one['peak_rss_mib']} MiB |"
+        assert line in text, line

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,11 @@ from torch import Tensor, nn
 
 from poisonfrogs import (
     checks,
+    cluster,
     data,
     defence,
     end_to_end,
+    engine,
     exhibits,
     journal,
     judge,
@@ -34,6 +39,7 @@ from poisonfrogs import (
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.certified import CertifiedClassifier
 from poisonfrogs.features import Features
+from poisonfrogs.pictures import Unreadable
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
@@ -63,7 +69,7 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     """
     plan.validate(audit)
     recorded = _recorded_plan(audit.out)
-    threads = audit.threads or (recorded or {}).get("threads") or os.cpu_count() or 1
+    threads = audit.threads or (recorded or {}).get("threads") or max((os.cpu_count() or 1) // audit.workers, 1)
     with pipeline.threads(threads):
         prepared = _prepare(audit, threads, progress)
         _agree(audit.out, recorded, prepared.plan)
@@ -81,7 +87,8 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     return found
 
 
-def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
+def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] | None = None) -> _Prepared:
+    """`trials`: those that are known from elsewhere, so that no bases are searched."""
     dataset = pipeline.loaded(audit)
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
@@ -99,10 +106,11 @@ def _prepare(audit: Audit, threads: int, progress: Progress) -> _Prepared:
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
     victim = end_to_end.judge(audit, clean, dataset, outside) if clean else victim
     surrogate = None if clean else _surrogate(audit, dataset, found["train"].matrix)
-    confident = _confidence(audit, clean, surrogate, target_features)
-    drawn = targets.drawn(audit, dataset, attacked, turns, confident)
-    matrices = found["train"].matrix.numpy(), target_features.numpy()
-    trials = targets.trials(audit, dataset, drawn, attacked, matrices)
+    if trials is None:
+        confident = _confidence(audit, clean, surrogate, target_features)
+        drawn = targets.drawn(audit, dataset, attacked, turns, confident)
+        matrices = found["train"].matrix.numpy(), target_features.numpy()
+        trials = targets.trials(audit, dataset, drawn, attacked, matrices)
     scene = judge.Scene(
         net=net,
         classes=dataset.classes,
@@ -159,7 +167,8 @@ def _featurise(
     audit: Audit, net: models.Net, dataset: data.DataSet, outside: data.Images, progress: Progress
 ) -> tuple[data.DataSet, data.Images, dict[str, Features]]:
     parts = {"train": dataset.train, "test": dataset.test, "outside": outside}
-    found = pipeline.featurised(audit, net, parts, progress)
+    with pipeline.threads(min(torch.get_num_threads() * audit.workers, os.cpu_count() or 1)):  # no bit depends on them
+        found = pipeline.featurised(audit, net, parts, progress)
     if found["outside"].unreadable:
         row, why = next(iter(found["outside"].unreadable.items()))
         raise InputError(f"--target {outside.ids[row]} cannot be read ({why}); give a whole picture")
@@ -248,43 +257,108 @@ def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
     members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
     journal.recover(out / "timings.jsonl", dict.fromkeys(members, 1))
+    jobs = [engine.Job(trials=trials) for group, trials in members.items() if group not in whole]
     done = sum(len(members[group]) for group in whole)
-    stage = f"crafting and judging{_time_ahead(prepared, prepared.trials[done:])}"
+    stage = f"crafting and judging{_time_ahead(prepared, [trial for job in jobs for trial in job.trials])}"
     progress(stage, done, len(prepared.trials))
-    for group, trials in members.items():
-        if group in whole:
-            continue
-        rows, timing = trial.run(prepared.setting, trials)
-        stamp = {"versions": prepared.plan["versions"]["poisonfrogs"]}
-        journal.append(out / "timings.jsonl", [timing])
-        journal.append(out / "journal.jsonl", [row | stamp for row in rows])
-        done += len(trials)
-        progress(stage, done, len(prepared.trials))
+    stamp = {"versions": prepared.plan["versions"]["poisonfrogs"]}
+    with closing(_groups(prepared, jobs)) as groups:
+        for group in groups:
+            for file, content in group.files.items():
+                journal.write_bytes(out / file, content)
+            lost = {"lost": list(group.lost)} if group.lost else {}
+            journal.append(out / "timings.jsonl", [group.timing | lost])
+            journal.append(out / "journal.jsonl", [row | stamp for row in group.rows])
+            done += len(group.rows)
+            progress(f"{stage}; a worker was lost: {group.lost[-1]}" if lost else stage, done, len(prepared.trials))
+    journal.put_in_order(out / "journal.jsonl")
+
+
+def _groups(prepared: _Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.Done, None, None]:
+    """Run groups here, or where the plan says; only this process writes to the run folder."""
+    audit, threads = prepared.setting.audit, int(prepared.plan["threads"])
+    if not jobs or (audit.workers == 1 and audit.engine == "processes"):
+        for job in jobs:
+            rows, timing = trial.run(prepared.setting, job.trials)
+            yield engine.Done(rows=rows, timing=timing)
+        return
+    build = partial(_worker, replace(audit, workers=1), threads, {key: prepared.plan[key] for key in _SEEN})
+    kind, _, address = audit.engine.partition(":")
+    if kind == "ray":
+        yield from engine.run(cluster.RayPool(build, audit.workers, threads, address or None), jobs, audit.workers)
+    else:
+        yield from engine.run(engine.Processes(build), jobs, audit.workers)
+
+
+_SEEN = ("data", "model", "auditor")  # of the plan: what every worker has to find
+
+
+def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
+    """What a worker does with its groups: the setting is made again from DATA and from the cache of features.
+
+    Raises InputError where the worker finds other data or another network than its parent.
+    """
+    with pipeline.threads(threads):
+        prepared = _prepare(audit, threads, lambda stage, done, of: None, trials=[])
+    for key in _SEEN:
+        if prepared.plan[key] != seen[key]:
+            raise InputError(f"a worker found another {key} than the plan holds; do all machines have the same files?")
+
+    def work(job: engine.Job) -> engine.Done:
+        with pipeline.threads(threads), tempfile.TemporaryDirectory(prefix="poisonfrogs-") as name:
+            folder = Path(name)
+            for part in exhibits.FOLDERS:
+                (folder / part).mkdir()
+            rows, timing = trial.run(replace(prepared.setting, folder=folder), job.trials, job.failure)
+            left = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in left}
+        return engine.Done(rows=rows, timing=timing, files=files)
+
+    return work
 
 
 def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
-    """What crafting will cost at most, from one pass over the bases of a few trials."""
+    """What the trials will cost at most, from one pass over the bases of a few, and a few steps of a victim."""
     audit, scene = prepared.setting.audit, prepared.setting.scene
-    bases = [scene.train[base] for trial in trials[:4] for base in trial.bases][:4]
-    if not bases:
+    bases = [base for trial in trials[:4] for base in trial.bases][:4]
+    each = _timed_pass(audit, scene.net, scene.train, bases) if bases else None
+    if each is None:
         return ""
-    pictures = [torch.from_numpy(np.array(base)).permute(2, 0, 1) / 255 for base in bases]
-    pixels = [picture.to(scene.net.device).requires_grad_() for picture in pictures]
-    started = time.perf_counter()
-    try:
-        scene.net.extractor(audit.precision)(pixels).sum().backward()
-    except RuntimeError:  # no memory, or no gradient: the trials themselves will say so
-        return ""
-    seconds = (time.perf_counter() - started) / len(bases) * audit.passes * audit.poisons * len(trials)
+    victims = 0.0
+    if isinstance(prepared.setting.judge, end_to_end.EndToEnd):  # a trial trains one or two; the controls are shared
+        victims = prepared.setting.judge.seconds_a_victim() * (2 if audit.watermark else 1)
+    seconds = (each * audit.passes * audit.poisons + victims) * len(trials) / audit.workers
     return f" (at most about {seconds:.0f} s)"
+
+
+def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequence[int]) -> float | None:
+    """Seconds of one pass for each of a few pictures; None where there is no memory or no gradient for it."""
+    try:
+        pictures = [torch.from_numpy(np.array(images[row])).permute(2, 0, 1) / 255 for row in rows]
+        pixels = [picture.to(net.device).requires_grad_() for picture in pictures]
+        started = time.perf_counter()
+        net.extractor(audit.precision)(pixels).sum().backward()
+    except (RuntimeError, Unreadable):  # the trials themselves will say so, or the picture is left out
+        return None
+    return (time.perf_counter() - started) / len(rows)
+
+
+def seconds_a_pass(audit: Audit, dataset: data.DataSet) -> float | None:
+    """What a pass of crafting costs for each poison of an audit, measured; None where that cannot be done."""
+    with pipeline.threads(audit.threads or max((os.cpu_count() or 1) // audit.workers, 1)):
+        return _timed_pass(
+            audit, pipeline.network(audit, untrained=audit.retrained), dataset.train, range(min(4, len(dataset.train)))
+        )
 
 
 def summarise(audit: Audit, prepared: _Prepared) -> Summary:
     """What the journal of a finished run says."""
     rows = journal.rows(audit.out / "journal.jsonl")
     net, classes = prepared.setting.scene.net, prepared.dataset.classes
-    seconds = {row["group"]: row["seconds"]["total"] for row in journal.rows(audit.out / "timings.jsonl")}
+    timings = journal.rows(audit.out / "timings.jsonl")
+    seconds = {row["group"]: row["seconds"]["total"] for row in timings}
     fired = checks.of_rows(audit, rows, len(classes)) + checks.of_data(prepared.dataset, prepared.trials)
+    fired += checks.of_workers([why for row in timings for why in row.get("lost", ())])
     defended = prepared.setting.defence.counted(rows) if prepared.setting.defence else None
     return {
         "schema_version": SCHEMA_VERSION,

@@ -66,6 +66,12 @@ def of_data(data: DataSet, trials: Sequence[Trial]) -> list[Check]:
     return [Check(name, message) for name, message in found.items() if isinstance(message, str)]
 
 
+def of_workers(lost: Sequence[str]) -> list[Check]:
+    """Checks on where the groups ran."""
+    said = f"{len(lost)} workers were lost ({lost[-1] if lost else ''}); their groups were run again by fresh ones"
+    return [Check("lost_workers", said)] if lost else []
+
+
 def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:
     """For summary.json."""
     return [asdict(check) for check in checks]

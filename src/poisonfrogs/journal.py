@@ -42,7 +42,7 @@ def recover(path: Path, sizes: dict[int, int]) -> set[int]:
     """Cut off what a kill left unfinished and return the groups that are whole.
 
     `sizes` maps a group's number to the number of rows it must have. Groups are written in one
-    piece and in order, so everything after the first row of an unfinished group is cut off.
+    piece, in any order, so everything after the first row of an unfinished group is cut off.
     """
     if not path.exists():
         return set()
@@ -58,6 +58,14 @@ def recover(path: Path, sizes: dict[int, int]) -> set[int]:
             file.truncate(keep)
             os.fsync(file.fileno())
     return whole
+
+
+def put_in_order(path: Path) -> None:
+    """Sort a whole journal by group, so that it is the same bytes whichever group was finished first."""
+    held = rows(path)
+    ordered = sorted(held, key=lambda row: int(row["group"]))
+    if ordered != held:
+        write_bytes(path, b"".join(map(encode, ordered)))
 
 
 def write_json(path: Path, value: Any) -> None:

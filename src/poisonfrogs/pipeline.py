@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from poisonfrogs import data, models, provenance
 from poisonfrogs.features import Features, default_cache, features
@@ -71,10 +72,11 @@ def hardware(device: torch.device) -> str:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many CPU threads inside."""
+    """So many CPU threads inside, for torch and for NumPy."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with threadpool_limits(count):
+            yield
     finally:
         torch.set_num_threads(before)

@@ -57,7 +57,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "scratch": {**_END_TO_END, "epochs": 22, "learning_rate": 3e-3},
 }
 # options that say where and how, not what
-WHERE = ("data", "out", "cache", "threads", "save", "manifest", "require_signed")
+WHERE = ("data", "out", "cache", "threads", "workers", "engine", "save", "manifest", "require_signed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,10 @@ class Audit(Pipeline):
     """How poisons are stored, and judged: png, or jpeg:Q."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic while crafting; of whole networks, in their training instead. Every check and verdict is fp32."""
+    workers: int = 1
+    """Processes, or workers of a cluster; with more than one, each has cores // workers threads unless told."""
+    engine: str = "processes"
+    """Where the workers are: processes, ray (a cluster of this machine), or ray:HOST:PORT."""
 
     def __post_init__(self) -> None:
         for name, value in DEFAULTS.get(self.context, {}).items():
@@ -195,12 +199,15 @@ def validate(audit: Audit) -> None:
         ("--passes", audit.passes, audit.passes > 0, "a number from 1"),
         ("--overshoot", audit.overshoot, 0 <= audit.overshoot < float("inf"), "a number from 0"),
         ("--watermark", audit.watermark, 0 <= audit.watermark < 1, "an opacity from 0, below 1"),
+        ("--workers", audit.workers, audit.workers > 0, "a number from 1"),
     ]
     _refuse_outside(limits)
     _validate_pipeline(audit)
     _validate_context(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
+    if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
+        raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
     if audit.victim and audit.head != "paper":
         raise InputError(f"--victim {audit.victim} and --head {audit.head} both name a victim; give one")
 

@@ -122,11 +122,12 @@ def drawn(
     return found
 
 
-def possible(audit: Audit, dataset: DataSet, outside: Images, turns: Sequence[tuple[int, int]]) -> None:
-    """Raises InputError for what no feature could make possible, before any is computed."""
-    drawn(audit, dataset, data.joined(dataset.test, outside), turns)
+def possible(audit: Audit, dataset: DataSet, outside: Images, turns: Sequence[tuple[int, int]]) -> list[Drawn]:
+    """What would be drawn. Raises InputError for what no feature could make possible, before any is computed."""
+    found = drawn(audit, dataset, data.joined(dataset.test, outside), turns)
     for base_class in sorted({base for _, base in turns}):
         _enough(audit, dataset, base_class)
+    return found
 
 
 def _row(name: str, dataset: DataSet, targets: Images) -> int:

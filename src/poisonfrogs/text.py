@@ -15,6 +15,19 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def number(text: str) -> float:
+    """A number, which may be written as a fraction.
+
+    >>> number("8/255") == 8 / 255
+    True
+    """
+    above, _, below = text.partition("/")
+    try:
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is no number; expected such as 8/255 or 0.03") from None
+
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number and its noun.
 
@@ -22,6 +35,25 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     ('1 target', '0 targets', '2 classes')
     """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def written(value: Any) -> str:
+    """An option's value as people write it.
+
+    >>> written(8 / 255), written(0.3), written(None), written(["dog", "fish"]), written(True)
+    ('8/255', '0.3', 'none', 'dog, fish', 'true')
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(map(written, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and 0 < value < 1 and value != round(value, 4) and levels(value) == _exact(value):
+        return levels(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _exact(value: float) -> str:
+    return f"{255 * value:.9g}/255"
 
 
 def percent(rate: float | None) -> str:

@@ -54,11 +54,14 @@ class _Poison:
     failure: str | None
 
 
-def run(setting: Setting, trials: Sequence[Trial]) -> tuple[list[Row], Row]:
-    """Run a group. Returns its journal rows and its timings; pictures and features are left in `folder`."""
+def run(setting: Setting, trials: Sequence[Trial], failure: str | None = None) -> tuple[list[Row], Row]:
+    """Run a group. Returns its journal rows and its timings; pictures and features are left in `folder`.
+
+    `failure`: why nothing is to be crafted; the trials are judged, and have failed.
+    """
     started = time.perf_counter()
     starts = [_start(setting, trial, base) for trial in trials for base in trial.bases]
-    crafted = _craft(setting, trials, starts)
+    crafted = _uncrafted(starts, failure) if failure else _craft(setting, trials, starts)
     crafting = time.perf_counter() - started
     poisons = _store(setting, trials, starts, crafted)
     verdicts = _judged(setting, trials, poisons)
@@ -145,7 +148,11 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
         return setting.attack(net, [start.to(device) for start in starts], goals, stop=stop, check=check)
     except (RuntimeError, MemoryError) as error:  # out of memory, an operator without a gradient, ...
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        return Crafted(pictures=list(starts), passes=[0] * len(starts), failures=[why] * len(starts))
+        return _uncrafted(starts, why)
+
+
+def _uncrafted(starts: Sequence[Tensor], why: str) -> Crafted:
+    return Crafted(pictures=list(starts), passes=[0] * len(starts), failures=[why] * len(starts))
 
 
 def _stop(setting: Setting, trials: Sequence[Trial]) -> Stop:

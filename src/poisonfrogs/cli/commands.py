@@ -30,10 +30,12 @@ class AuditCommand(Audit):
     """Measure how many targets fall to correctly labelled poisons: one each, or dozens where every layer is trained.
 
     Writes a run folder: plan.json, journal.jsonl (a line a trial), summary.json, poisons/. Stopped at
-    any point, the same command goes on where it was.
+    any point, the same command goes on where it was. With --plan, writes a folder of such runs.
     """
 
-    data: Positional[Path]
+    data: Positional[Path | None] = None  # type: ignore[assignment]  # a plan may name it
+    plan: Path | None = None
+    """TOML file of these options, in which a list is an axis: an audit for each combination of values."""
     target: UseAppendAction[tuple[str, ...]] = ()
     fail_on: float | None = None
     """Exit 1 when the lower end of the success rate's 95 % interval reaches this."""
@@ -46,6 +48,10 @@ class AuditCommand(Audit):
 
         if self.fail_on is not None and not 0 <= self.fail_on <= 1:
             raise InputError(f"--fail-on {self.fail_on} is out of range; expected a rate from 0 to 1, such as 0.05")
+        if self.plan:
+            return show.grid(self.plan, _options(self), self.fail_on, self.format)
+        if self.data is None:
+            raise InputError("DATA is missing: poisonfrogs audit DATA, the pictures; see poisonfrogs audit --help")
         return show.audit(_options(self), self.fail_on, self.format)
 
 

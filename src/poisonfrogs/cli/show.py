@@ -6,14 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from poisonfrogs.cli import say
 from poisonfrogs.plan import Audit
-from poisonfrogs.text import counted, printable
+from poisonfrogs.text import counted, percent, printable, written
 from poisonfrogs.types import Summary
 
 
@@ -36,6 +34,39 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
     return int(fail_on is not None and summary["ci95"][0] >= fail_on)
 
 
+def grid(plan: Path, given: Audit, fail_on: float | None, form: str) -> int:
+    """Run the audits of a plan file, print their points, and return the exit code."""
+    with progress() as tell:
+        tell("starting", 0, 1)
+        from poisonfrogs.grid import load_grid, run_grid
+        from poisonfrogs.report.page import write
+
+        wanted = load_grid(plan, given)
+        found = run_grid(wanted, progress=tell, after=lambda cell: write(cell))
+        write(wanted.base.out)
+    printed(form, found, points(wanted.base, found))
+    if any(point["success_rate"] is None or point["n_failed_trials"] == point["n"] for point in found["points"]):
+        return 3  # of a point nothing was examined
+    return int(fail_on is not None and any(point["ci95"][0] >= fail_on for point in found["points"]))
+
+
+def points(options: Audit, found: dict[str, Any]) -> list[str]:
+    """A line a point, for people."""
+    axes = [axis for axis in found["axes"] if axis != "seed"]
+    lines = [f"{'fell':>12}{'rate':>9}  {'95 % interval':<18}{'watermark only':>15}{'control':>9}  {' · '.join(axes)}"]
+    for point in found["points"]:
+        where = " · ".join(written(point[axis]) for axis in axes)
+        fell = f"{point['n_success']} of {point['n_eligible']}"
+        ends = " to ".join(percent(end) for end in point["ci95"])
+        lines.append(
+            f"{fell:>12}{percent(point['success_rate']):>9}  {ends:<18}"
+            f"{percent(point['watermark_only_rate']):>15}{percent(point['control_rate']):>9}  {where}"
+        )
+    fired = sum(bool(cell["checks"]) for cell in found["cells"])
+    noted = [f"checks fired in {fired} of {counted(len(found['cells']), 'cell')}: see their pages"] if fired else []
+    return [*lines, *noted, f"The page to read is {options.out}/report.html; each cell has its own beside it"]
+
+
 def printed(form: str, found: object, lines: Iterable[str]) -> None:
     """What was found, on stdout: as JSON, or in lines for people."""
     for line in [json.dumps(found, indent=1)] if form == "json" else map(printable, lines):
@@ -45,7 +76,13 @@ def printed(form: str, found: object, lines: Iterable[str]) -> None:
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a stage, on stderr where that is a terminal; silent elsewhere."""
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    if not sys.stderr.isatty():
+        yield lambda stage, done, of: None
+        return
+    from rich.console import Console  # here: it takes longer to import than small folders to verify
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, of: int) -> None:

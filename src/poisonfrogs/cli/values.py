@@ -11,19 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from poisonfrogs.plan import ByContext
-
-
-def number(text: str) -> float:
-    """A number, which may be written as a fraction.
-
-    >>> number("8/255") == 8 / 255
-    True
-    """
-    above, _, below = text.partition("/")
-    try:
-        return float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is no number; expected such as 8/255 or 0.03") from None
+from poisonfrogs.text import number
 
 
 def number_or_none(text: str) -> float | None:

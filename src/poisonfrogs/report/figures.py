@@ -122,7 +122,7 @@ def paired(
     return drawing(content, title, _pair_text(pairs, before, after, y_label))
 
 
-def rates(found: Sequence[tuple[str, float, tuple[float, float]]], title: str) -> Markup:
+def rate_bars(found: Sequence[tuple[str, float, tuple[float, float]]], title: str) -> Markup:
     """A bar a rate in [0, 1] with its interval, one below the other."""
     x = Axis(0, 1, LEFT, WIDTH - RIGHT)
     height = 54 * len(found)
@@ -276,3 +276,46 @@ def curves(lines: Sequence[Line], marker: Tick, x_ticks: Sequence[Tick], labels:
         content.append(tag("text", line.name, x=LEFT + 30, y=row, class_="label"))
     said = [f"{line.name} from {line.points[0][1]:.1f} % down to {line.points[-1][1]:.1f} %" for line in lines]
     return drawing(content, title, "; ".join(said) + ".", height=320 + 16 * len(lines))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A curve of rates in %, each with its interval: (x, rate, low, high)."""
+
+    name: str
+    tone: str  # a class of the style sheet
+    shape: str  # of its marks
+    points: Sequence[tuple[float, float, float, float]]
+    dash: str = ""  # a class of the style sheet
+
+
+def rates(lines: Sequence[Rates], x_ticks: Sequence[Tick], x_label: str, title: str) -> Markup:
+    """Curves of rates with their intervals; their names stand in a key below."""
+    places = [place for place, _ in x_ticks]
+    x, y = _axes(padded(places, 0.05), (0, 100), height=300)
+    content = [frame(x, y, (x_label, "share of the targets, %"), _spaced(x, x_ticks))]
+    shift = [(number - (len(lines) - 1) / 2) * 2.5 for number in range(len(lines))]  # intervals must not hide another
+    for number, line in enumerate(lines):
+        placed = [(x(a) + shift[number], y(rate), y(low), y(high)) for a, rate, low, high in line.points]
+        path = "L".join(f"{a:.1f} {b:.1f}" for a, b, _, _ in placed)
+        whiskers = "".join(f"M{a:.1f} {low:.1f}V{high:.1f}" for a, _, low, high in placed)
+        content.append(tag("path", d=whiskers, class_=f"curve whisker {line.tone}"))
+        content.append(tag("path", d=f"M{path}", class_=f"curve {line.tone} {line.dash}".strip()))
+        content += [mark(line.shape, a, b, line.tone, 4.5) for a, b, _, _ in placed]
+        row = 320 + 16 * number
+        content.append(tag("line", x1=LEFT, x2=LEFT + 22, y1=row - 4, y2=row - 4,
+                           class_=f"curve {line.tone} {line.dash}".strip()))  # fmt: skip
+        content.append(mark(line.shape, LEFT + 11, row - 4, line.tone, 4.5))
+        content.append(tag("text", line.name, x=LEFT + 30, y=row, class_="label"))
+    said = [f"{line.name}: " + ", ".join(f"{rate:.0f} %" for _, rate, _, _ in line.points) for line in lines]
+    along = ", ".join(label for _, label in x_ticks)
+    return drawing(content, title, f"At {x_label} {along}. {'; '.join(said)}.", height=320 + 16 * len(lines))
+
+
+def _spaced(x: Axis, ticks: Sequence[Tick], room: float = 26) -> list[Tick]:
+    """Those ticks whose labels do not touch the one before."""
+    kept: list[Tick] = []
+    for tick in ticks:
+        if not kept or x(tick[0]) - x(kept[-1][0]) >= room:
+            kept.append(tick)
+    return kept

@@ -220,6 +220,36 @@ class MatchFolder(Folder):
         return sorted(rows, key=lambda row: row["pictures"] is None)
 
 
+@dataclass(frozen=True, eq=False)
+class GridFolder(Folder):
+    """The folder of a grid of audits."""
+
+    found: Mapping[str, Any]  # grid.json
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.found["finished"])
+
+    @property
+    def examined(self) -> bool:
+        return bool(self.points) and all(point["n_eligible"] for point in self.points)
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        return list(self.found["points"])
+
+
+def open_grid(path: Path, plan: dict[str, Any]) -> GridFolder:
+    """Raises InputError for a grid without a finished cell, or a changed one."""
+    if not (path / "grid.json").is_file():
+        raise InputError(f"{path} holds a grid none of whose cells is done; the same command goes on")
+    _require(path / "plan.json", plan, {"grid": ("axes",), "cells": (), "versions": ()})
+    found = read_json(path / "grid.json")
+    needed = ("n", "finished", "axes", "points", "cells", "versions", "hardware")
+    _require(path / "grid.json", found, dict.fromkeys(needed, ()))
+    return GridFolder(path, plan, found)
+
+
 def open_match(path: Path, plan: dict[str, Any]) -> MatchFolder:
     """Raises InputError for a changed run."""
     if not (path / "findings.json").is_file():

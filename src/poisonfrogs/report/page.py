@@ -11,9 +11,20 @@ from typing import Any, Protocol
 from markupsafe import Markup
 
 from poisonfrogs import journal
-from poisonfrogs.report.folder import open_audit, open_certify, open_match, read_plan
+from poisonfrogs.report.folder import open_audit, open_certify, open_grid, open_match, read_plan
 from poisonfrogs.report.html import Section, render
-from poisonfrogs.report.sections import arms, copies, explained, guarantee, headline, kills, numbers, reproduce, space
+from poisonfrogs.report.sections import (
+    arms,
+    copies,
+    explained,
+    guarantee,
+    headline,
+    kills,
+    numbers,
+    points,
+    reproduce,
+    space,
+)
 from poisonfrogs.types import InputError
 
 
@@ -59,6 +70,12 @@ KINDS = {
         schema_version=1,
         open=open_certify,
         sections=[guarantee.result, guarantee.frontier, guarantee.reproduce],
+    ),
+    "grid": Kind(
+        title="How does success depend on what the attacker can do?",
+        schema_version=1,
+        open=open_grid,
+        sections=[points.result, points.curves, points.cells, points.reproduce],
     ),
     "match": Kind(
         title="Which pictures are changed copies of known ones?",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from poisonfrogs.report.figures import Figure, Table, rates
+from poisonfrogs.report.figures import Figure, Table, rate_bars
 from poisonfrogs.report.folder import RunFolder, retrained
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.stats import wilson
@@ -45,7 +45,7 @@ def _figure(found: Sequence[Arm]) -> Figure:
         for name, yes, of in found
     ]
     return Figure(
-        rates(shown, title),
+        rate_bars(shown, title),
         title,
         "Victims of one seed, asked about the same targets; the whiskers are 95 % intervals. What the poisons have "
         "beyond the watermarked bases is the collision's.",
