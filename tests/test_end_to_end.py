@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 import toy
-from poisonfrogs import InputError, run_audit, training
+from poisonfrogs import InputError, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.data import load
 from poisonfrogs.end_to_end import EndToEnd, prepared
 from poisonfrogs.plan import Audit
+from poisonfrogs.report.folder import open_audit
+from poisonfrogs.report.sections import space
 from poisonfrogs.training import Trained, Training
 from runs import on_disk, rows_of
 
@@ -53,8 +56,8 @@ def journal_of(audit: Audit) -> bytes:
 def test_each_trial_trains_two_victims_and_a_control_serves_all_of_a_seed(small, tmp_path, trainings):
     fresh = replace(small, cache=tmp_path / "cache")
     summary = run_audit(fresh)
-    # the clean network; of each seed: poisoned, control, watermark only, and poisoned and watermark only once more
-    assert trainings == [24, *[27, 24, 27, 27, 27] * 2]
+    # the clean network, a few batches to tell the time ahead by; of each seed: poisoned, control, watermark only, and poisoned and watermark only once more
+    assert trainings == [24, 24, *[27, 24, 27, 27, 27] * 2]
     assert len(list((tmp_path / "cache/networks").glob("*.safetensors"))) == 3
     assert summary["n_trials"] == 4
     assert summary["watermark_only_rate"] is not None
@@ -74,7 +77,7 @@ def test_a_second_run_finds_the_networks_and_leaves_the_same_bytes(small, tmp_pa
     trainings.clear()
     again = replace(small, out=tmp_path / "again")
     run_audit(again)
-    assert trainings == [27] * 8  # neither the clean network nor a control
+    assert trainings == [24, *[27] * 8]  # neither the clean network nor a control
     assert journal_of(again) == first
     same = on_disk(small.out / "features"), on_disk(again.out / "features")
     assert same[0] == same[1]
@@ -212,3 +215,40 @@ def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="networks"):
         run_audit(changed)
+
+
+# --- the page
+
+
+@pytest.fixture
+def page(small) -> str:
+    run_audit(small)
+    write_report(small.out)
+    return (small.out / "report.html").read_text()
+
+
+def test_the_page_sets_the_three_victims_side_by_side_and_says_how_well_the_clean_network_fits(small, page):
+    loss = json.loads((small.out / "plan.json").read_bytes())["clean_network"]["training_loss"]
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "How much of it is the collision&#39;s?" in page
+    for arm in ("clean control: nothing added", "watermarked bases alone", "poisons"):
+        assert arm in page
+    assert f"training loss, after training {loss:.4f}" in text
+    assert "from a clean network" in text
+    assert "frozen and the last layer trained from scratch" not in text
+    assert text.count("This run is of this kind.") == 1
+    assert "--context end-to-end" in page
+    assert "--eps" not in re.search(r'class="command".*?</pre>', page, re.DOTALL)[0]  # it follows from the context
+
+
+def test_the_page_draws_the_clean_network_s_space_beside_the_victim_s(small, page):
+    assert "Trained on none of it: the clean network" in page
+    assert "Trained on the poisons: the victim" in page
+    panel = next(iter(space.panels(open_audit(small.out, json.loads((small.out / "plan.json").read_bytes())))))
+    clean, victim = ([row[0] for row in one.table.rows] for one in (panel.before, panel.after))
+    assert clean == ["base"] * 3 + ["poison"] * 3 + ["target"]
+    assert victim == ["poison"] * 3 + ["target"]
+    sides = [one.table.rows[-1][3] for one in (panel.before, panel.after)]
+    row = rows_of(small)[panel.outcome.trial_id]
+    classes = load(small.data).classes
+    assert sides[1] == classes[int(np.argmax(row["probabilities"]))]  # two classes: the side is the answer

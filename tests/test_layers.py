@@ -36,7 +36,7 @@ LAYERS = [
     {"report.embed", "report.figures"},
     {"report.drawings"},
     {"report.sections.headline", "report.sections.kills", "report.sections.numbers", "report.sections.space"}
-    | {"report.sections.explained", "report.sections.copies", "report.sections.reproduce"},
+    | {"report.sections.arms", "report.sections.explained", "report.sections.copies", "report.sections.reproduce"},
     {"report.sections.guarantee", "report.sections.points"},
     {"report.page"},
     {"cli.values"},

@@ -318,13 +318,17 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
 
 
 def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
-    """What crafting will cost at most, from one pass over the bases of a few trials."""
+    """What the trials will cost at most, from one pass over the bases of a few, and a few steps of a victim."""
     audit, scene = prepared.setting.audit, prepared.setting.scene
     bases = [base for trial in trials[:4] for base in trial.bases][:4]
     each = _timed_pass(audit, scene.net, scene.train, bases) if bases else None
     if each is None:
         return ""
-    return f" (at most about {each * audit.passes * audit.poisons * len(trials) / audit.workers:.0f} s)"
+    victims = 0.0
+    if isinstance(prepared.setting.judge, end_to_end.EndToEnd):  # a trial trains one or two; the controls are shared
+        victims = prepared.setting.judge.seconds_a_victim() * (2 if audit.watermark else 1)
+    seconds = (each * audit.passes * audit.poisons + victims) * len(trials) / audit.workers
+    return f" (at most about {seconds:.0f} s)"
 
 
 def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequence[int]) -> float | None:
@@ -342,7 +346,9 @@ def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequen
 def seconds_a_pass(audit: Audit, dataset: data.DataSet) -> float | None:
     """What a pass of crafting costs for each poison of an audit, measured; None where that cannot be done."""
     with pipeline.threads(audit.threads or max((os.cpu_count() or 1) // audit.workers, 1)):
-        return _timed_pass(audit, pipeline.network(audit), dataset.train, range(min(4, len(dataset.train))))
+        return _timed_pass(
+            audit, pipeline.network(audit, untrained=audit.retrained), dataset.train, range(min(4, len(dataset.train)))
+        )
 
 
 def summarise(audit: Audit, prepared: _Prepared) -> Summary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -202,6 +203,15 @@ class EndToEnd:
     def __call__(self, scene: Scene, edits: Sequence[Edit], targets: Sequence[int], *, seed: int) -> list[Verdict]:
         """See judge.Judge. An edit that changes nothing is the clean control, which is trained once for each seed."""
         return [self._verdict(scene, edit, target, seed) for edit, target in zip(edits, targets, strict=True)]
+
+    def seconds_a_victim(self, batches: int = 3) -> float:
+        """About how long one takes to train, from a few batches."""
+        data = self.clean.train
+        few = replace(data, pictures=data.pictures[: batches * self.recipe.batch_size])
+        few = replace(few, labels=data.labels[: len(few)])
+        started = time.perf_counter()
+        replace(self.recipe, epochs=1)(self.clean.network, few, seed=0)
+        return (time.perf_counter() - started) * self.recipe.epochs * len(data) / len(few)
 
     def _verdict(self, scene: Scene, edit: Edit, target: int, seed: int) -> Verdict:
         added = self._added(scene.net, edit.added)

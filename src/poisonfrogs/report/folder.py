@@ -328,6 +328,11 @@ NEEDED: dict[str, Sequence[str]] = {  # of plan.json
 }
 
 
+def retrained(run: RunFolder) -> bool:
+    """Whether the victims trained every layer."""
+    return bool(run.plan["audit"]["context"] != "transfer")
+
+
 def open_audit(path: Path, plan: dict[str, Any]) -> RunFolder:
     """The folder of an audit, finished or interrupted. Raises InputError."""
     _require(path / "plan.json", plan, NEEDED)
