@@ -136,6 +136,7 @@ def main() -> None:
         "file_bytes": SIZE,
         "versions": versions(),
         "hardware": hardware(torch.device("cpu")),
+        "cores": os.cpu_count(),  # what the commands use; the threads are torch's
         "load_average_before": round(os.getloadavg()[0], 2),
         "model_signing": beside_model_signing(folder, sys.argv[2]) if len(sys.argv) > 2 else None,
         "scale": {},
