@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads that spin slow all others down
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import torch
 

@@ -122,6 +122,7 @@ ARGUMENTS = {
     "auditor": ("--auditor resnet18=w.pth", "resnet18=w.pth"),
     "store": ("--store jpeg:90", "jpeg:90"),
     "precision": ("--precision fp32", "fp32"),
+    "plan": ("--plan p.toml", Path("p.toml")),
     "robust": ("--robust jpeg:75-95,crop", "jpeg:75-95,crop"),
     "workers": ("--workers 2", 2),
     "engine": ("--engine ray", "ray"),
@@ -137,7 +138,7 @@ ARGUMENTS = {
 
 
 def test_every_option_is_read() -> None:
-    assert ARGUMENTS.keys() == {field.name for field in fields(AuditCommand) if field.default is not MISSING}
+    assert ARGUMENTS.keys() == {f.name for f in fields(AuditCommand) if f.default is not MISSING} - {"data"}
     resolved = {context: parse(["audit", "D", "--context", context]) for context in DEFAULTS}
     for name, (text, value) in ARGUMENTS.items():
         like = resolved["scratch" if name == "context" else "transfer"]

@@ -131,10 +131,13 @@ def evasions(folder: Path, scene: Scene, trial: Trial, control: Verdict) -> list
     return found
 
 
-def opinions(auditor: Auditor | None, poisons: Sequence[Image.Image], bases: Sequence[Image.Image]) -> Any:
-    """What an independent network says of a trial's poisons, and of their bases beside them; None without one."""
+def opinions(
+    auditor: Auditor | None, trials: Sequence[tuple[Sequence[Image.Image], Sequence[Image.Image]]]
+) -> list[dict[str, Any] | None]:
+    """What an independent network says of each trial's poisons, and of their bases beside them; None without one."""
     if auditor is None:
-        return None
-    return {
-        name: [rounded(row) for row in auditor(images)] for name, images in (("poisons", poisons), ("bases", bases))
-    }
+        return [None] * len(trials)
+    said = iter(rounded(row) for row in auditor([image for trial in trials for images in trial for image in images]))
+    return [
+        {"poisons": [next(said) for _ in poisons], "bases": [next(said) for _ in bases]} for poisons, bases in trials
+    ]

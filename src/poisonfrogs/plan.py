@@ -49,7 +49,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "watermark": 0.0,
         "eps": 8 / 255,
         "beta": 0.25,
-        "passes": 60,
+        "passes": 90,
         "overshoot": 5.0,
         **dict.fromkeys(("epochs", "learning_rate", "clean_epochs", "trials_per_seed")),
     },
@@ -109,7 +109,7 @@ class Audit(Pipeline):
     target_choice: Literal["random", "least-confident"] = "random"
     """Test pictures to attack: any, or those the clean classifier gets right with the least confidence."""
     base_choice: Literal["nearest", "random", "farthest"] = BY_CONTEXT
-    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the base class."""
+    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the class."""
     poisons: int = BY_CONTEXT
     """Poisons for each target."""
     watermark: float = BY_CONTEXT

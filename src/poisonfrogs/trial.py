@@ -81,9 +81,13 @@ def run(setting: Setting, trials: Sequence[Trial], failure: str | None = None) -
     exhibits.pictures(setting.folder, setting.scene, trials)
     pairs = [(said["poisoned"], said["control"]) for said in verdicts]
     exhibits.features(setting.folder, setting.scene, trials, after, pairs)
+    asked = [([poison.stored for poison in mine], [poison.base for poison in mine]) for mine in poisons]
     shown = [
-        _exhibited(setting, trial, mine, said["control"])
-        for trial, mine, said in zip(trials, poisons, verdicts, strict=True)
+        {
+            "auditor": opinion,
+            "evasions": exhibits.evasions(setting.folder, setting.scene, trial, said["control"]),
+        }
+        for trial, said, opinion in zip(trials, verdicts, exhibits.opinions(setting.auditor, asked), strict=True)
     ]
     exhibiting = time.perf_counter() - started - total
     seconds = {"crafting": round(crafting, 3), "total": round(total, 3), "exhibits": round(exhibiting, 3)}
@@ -274,14 +278,6 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
 
 def _fell(trial: Trial, verdict: Verdict) -> bool:
     return verdict.failure is None and bool(verdict.probabilities.argmax() == trial.base_class)
-
-
-def _exhibited(setting: Setting, trial: Trial, poisons: Sequence[_Poison], control: Verdict) -> Row:
-    stored, bases = [poison.stored for poison in poisons], [poison.base for poison in poisons]
-    return {
-        "auditor": exhibits.opinions(setting.auditor, stored, bases),
-        "evasions": exhibits.evasions(setting.folder, setting.scene, trial, control),
-    }
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float | None:

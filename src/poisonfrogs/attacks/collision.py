@@ -43,13 +43,13 @@ class Collision:
 
     eps: float | None = 8 / 255  # ℓ∞ budget in [0, 1]; None: the paper's β instead
     beta: float = 0.25  # the paper's β₀; β = β₀·d²/(base height·width·3)², d the size of the feature
-    passes: int = 60  # forward + backward passes at most
+    passes: int = 90  # forward + backward passes at most
     overshoot: float = 5.0  # a, in feature units; 0 is the paper's plain form
     step: float = 0.02  # of the ℓ∞ form: first step, in [0, 1] units of a pixel
     momentum: float = 0.75  # of the ℓ∞ form
     cycle: int = 30  # of the ℓ∞ form: passes in which the step falls to 0
     first_move: float = 0.005  # of the β form: how far the first step moves the average pixel
-    every: int = 10  # passes between two looks at the stop test
+    every: int = 5  # passes between two looks at the stop test
 
     def __call__(
         self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, checks: Sequence[Extractor]
