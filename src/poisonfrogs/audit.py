@@ -49,7 +49,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class Prepared:
     setting: trial.Setting
     dataset: data.DataSet
     trials: list[Trial]
@@ -71,7 +71,7 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     recorded = _recorded_plan(audit.out)
     threads = audit.threads or (recorded or {}).get("threads") or max((os.cpu_count() or 1) // audit.workers, 1)
     with pipeline.threads(threads):
-        prepared = _prepare(audit, threads, progress)
+        prepared = prepare(audit, threads, progress)
         _agree(audit.out, recorded, prepared.plan)
         for name in exhibits.FOLDERS:
             (audit.out / name).mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,11 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     return found
 
 
-def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] | None = None) -> _Prepared:
-    """`trials`: those that are known from elsewhere, so that no bases are searched."""
+def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] | None = None) -> Prepared:
+    """Everything that the groups of a run share, and its trials; nothing is written but the cache of features.
+
+    `trials`: those that are known from elsewhere, so that no bases are searched. Raises InputError.
+    """
     dataset = pipeline.loaded(audit)
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
@@ -134,7 +137,7 @@ def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial]
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
     written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
     written["clean_network"] = clean.said if clean else None
-    return _Prepared(setting, dataset, trials, written, clean)
+    return Prepared(setting, dataset, trials, written, clean)
 
 
 def _surrogate(audit: Audit, dataset: data.DataSet, features: Tensor) -> Surrogate:
@@ -253,7 +256,7 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
+def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
     journal.recover(out / "timings.jsonl", dict.fromkeys(members, 1))
@@ -274,7 +277,7 @@ def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
     journal.put_in_order(out / "journal.jsonl")
 
 
-def _groups(prepared: _Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.Done, None, None]:
+def _groups(prepared: Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.Done, None, None]:
     """Run groups here, or where the plan says; only this process writes to the run folder."""
     audit, threads = prepared.setting.audit, int(prepared.plan["threads"])
     if not jobs or (audit.workers == 1 and audit.engine == "processes"):
@@ -299,7 +302,7 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
     Raises InputError where the worker finds other data or another network than its parent.
     """
     with pipeline.threads(threads):
-        prepared = _prepare(audit, threads, lambda stage, done, of: None, trials=[])
+        prepared = prepare(audit, threads, lambda stage, done, of: None, trials=[])
     for key in _SEEN:
         if prepared.plan[key] != seen[key]:
             raise InputError(f"a worker found another {key} than the plan holds; do all machines have the same files?")
@@ -317,7 +320,7 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
     return work
 
 
-def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
+def _time_ahead(prepared: Prepared, trials: Sequence[Trial]) -> str:
     """What the trials will cost at most, from one pass over the bases of a few, and a few steps of a victim."""
     audit, scene = prepared.setting.audit, prepared.setting.scene
     bases = [base for trial in trials[:4] for base in trial.bases][:4]
@@ -351,7 +354,7 @@ def seconds_a_pass(audit: Audit, dataset: data.DataSet) -> float | None:
         )
 
 
-def summarise(audit: Audit, prepared: _Prepared) -> Summary:
+def summarise(audit: Audit, prepared: Prepared) -> Summary:
     """What the journal of a finished run says."""
     rows = journal.rows(audit.out / "journal.jsonl")
     net, classes = prepared.setting.scene.net, prepared.dataset.classes
