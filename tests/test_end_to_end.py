@@ -31,7 +31,7 @@ def small(toy_folder: Path, tmp_path: Path, cache: Path) -> Audit:
     """Four trials, two to a seed, three poisons each; a few seconds."""
     return Audit(
         data=toy_folder, context="end-to-end", out=tmp_path / "run", cache=cache, threads=1, precision="fp32",
-        targets=4, poisons=3, passes=4, clean_epochs=6, epochs=2, learning_rate=1e-3, trials_per_seed=2,
+        targets=4, poisons=3, passes=4, clean_epochs=3, epochs=2, learning_rate=1e-3, trials_per_seed=2,
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_the_judge_s_victim_is_the_clean_network_trained_on_the_pictures_and_the
     shown = torch.cat([tensor(data.train), tensor(poisons)])
     labels = [*data.train.labels.tolist(), *[data.classes.index(row["base_class"])] * 3]
     pixels = replace(clean.train, pictures=shown, labels=torch.tensor(labels))
-    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=128, schedule="constant", precision="fp32")
+    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule="constant", precision="fp32")
     victim = recipe(clean.network, pixels, seed=seed_of(0, "victim", 0)).network
     asked = replace(
         clean.test, pictures=tensor([data.test[data.test.ids.index(row["target_id"])]]), labels=torch.zeros(1)
@@ -252,3 +252,40 @@ def test_the_page_draws_the_clean_network_s_space_beside_the_victim_s(small, pag
     row = rows_of(small)[panel.outcome.trial_id]
     classes = load(small.data).classes
     assert sides[1] == classes[int(np.argmax(row["probabilities"]))]  # two classes: the side is the answer
+
+
+# --- what must not succeed
+
+
+def test_feature_collision_does_nothing_to_a_resnet_that_starts_from_nothing(tmp_path, cache):
+    """The field's benchmark (Schwarzschild et al. 2021) has 0 % here: a "success" would be a fault of ours."""
+    with np.load(bundled_cut(tmp_path)) as held:
+        assert len(held["x_train"]) == 160
+    summary = run_audit(
+        Audit(
+            data=tmp_path / "cut.npz", context="scratch", model="cifar_resnet20", out=tmp_path / "run", cache=cache,
+            threads=1, targets=4, poisons=2, watermark=0.0, eps=8 / 255, passes=15, clean_epochs=7, epochs=5,
+        )
+    )  # fmt: skip
+    assert summary["clean_network"]["test_accuracy"] > 0.75
+    assert summary["n_eligible"] >= 3
+    assert summary["n_success"] == 0
+    rows = rows_of(replace(Audit(data=tmp_path), out=tmp_path / "run"))
+    before, after = ([d for row in rows for d in row[f"distance_{when}"]] for when in ("before", "after"))
+    assert np.median(after) < 0.7 * np.median(
+        before
+    )  # it is no weak attack: in the network it was made with, it collides
+
+
+def bundled_cut(folder: Path) -> Path:
+    """80 planes and 80 frogs to train on, and all test pictures."""
+    data = load("frogs-and-planes")
+    rows = [i for label in (0, 1) for i in np.flatnonzero(data.train.labels == label)[:80]]
+    arrays = {
+        "x_train": np.stack([np.asarray(data.train[int(i)]) for i in rows]),
+        "y_train": data.train.labels[rows],
+        "x_test": np.stack([np.asarray(image) for image in data.test]),
+        "y_test": data.test.labels,
+    }
+    np.savez(folder / "cut.npz", **arrays)
+    return folder / "cut.npz"
