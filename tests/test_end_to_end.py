@@ -17,7 +17,7 @@ from poisonfrogs import InputError, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.data import load
 from poisonfrogs.end_to_end import EndToEnd, prepared
-from poisonfrogs.plan import Audit
+from poisonfrogs.plan import DEFAULTS, Audit
 from poisonfrogs.report.folder import open_audit
 from poisonfrogs.report.sections import space
 from poisonfrogs.training import Trained, Training
@@ -289,3 +289,15 @@ def bundled_cut(folder: Path) -> Path:
     }
     np.savez(folder / "cut.npz", **arrays)
     return folder / "cut.npz"
+
+
+def test_the_document_s_table_of_defaults_is_the_code_s():
+    text = (Path(__file__).parent.parent / "docs/end-to-end.md").read_text()
+    for name in DEFAULTS["scratch"]:
+        cells = [held.get(name, "") for held in DEFAULTS.values()]
+        shown = [
+            "8/255" if cell == 8 / 255 else "none" if name == "eps" else "" if cell is None else str(cell)
+            for cell in cells
+        ]
+        line = f"| `--{name.replace('_', '-')}` | {' | '.join(shown)} |".replace("|  |", "| |")
+        assert line in text, line
