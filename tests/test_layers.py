@@ -14,7 +14,7 @@ LAYERS = [
     {"types", "progress"},
     {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "text"}
     | {"tree", "sources", "signing", "small"},
-    {"certified.classifier", "manifest", "pair"},
+    {"certified.classifier", "manifest", "pair", "robust"},
     {"provenance"},
     {"plan", "images", "zoo", "attacks.collision"},
     {"certified.radius", "certified.neighbours", "certified.partitions", "certified.stable"},

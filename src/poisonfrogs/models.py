@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +45,14 @@ class Net:
             features[start : start + len(batch)] = self.body(padded)[: len(batch)]
         return features
 
-    def extractor(self, precision: str) -> Extractor:
-        """The differentiable path for crafting, through the view's twin; `precision` is bf16 or fp32."""
+    def extractor(self, precision: str, before: Callable[[Tensor], Tensor] = lambda picture: picture) -> Extractor:
+        """The differentiable path for crafting, through the view's twin; `precision` is bf16 or fp32.
+
+        `before`: what happens to a picture (3, h, w) before the view.
+        """
 
         def extract(pictures: list[Tensor]) -> Tensor:
-            seen = torch.stack([self.view(picture) for picture in pictures])
+            seen = torch.stack([self.view(before(picture)) for picture in pictures])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 features: Tensor = self.body(seen.contiguous(memory_format=torch.channels_last))
             return features.float()

@@ -108,8 +108,8 @@ class Audit(Pipeline):
     """Poisons of this class only: what the targets are to be taken for."""
     target_choice: Literal["random", "least-confident"] = "random"
     """Test pictures to attack: any, or those the clean classifier gets right with the least confidence."""
-    base_choice: Literal["nearest", "random"] = BY_CONTEXT
-    """Training pictures to perturb: nearest to the target in feature space, or any of the base class."""
+    base_choice: Literal["nearest", "random", "farthest"] = BY_CONTEXT
+    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the base class."""
     poisons: int = BY_CONTEXT
     """Poisons for each target."""
     watermark: float = BY_CONTEXT
@@ -140,6 +140,8 @@ class Audit(Pipeline):
     """Independent network that is asked what each stored poison shows, for the report; as --model takes it."""
     store: str = "png"
     """How poisons are stored, and judged: png, or jpeg:Q."""
+    robust: str | None = None
+    """What the attacker expects of the pipeline, and crafts through: jpeg:75-95, crop, or jpeg:75-95,crop."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Arithmetic while crafting; of whole networks, in their training instead. Every check and verdict is fp32."""
     workers: int = 1
@@ -190,6 +192,7 @@ class Certify(Pipeline):
 def validate(audit: Audit) -> None:
     """Raises InputError for options of an audit that no data could satisfy."""
     from poisonfrogs.pictures import jpeg_quality
+    from poisonfrogs.robust import robust
 
     limits: list[tuple[str, Any, bool, str]] = [
         ("--eps", audit.eps, audit.eps is None or 0 <= audit.eps <= 1, "a number from 0 to 1, such as 8/255, or none"),
@@ -206,6 +209,7 @@ def validate(audit: Audit) -> None:
     _validate_context(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
+    robust(audit.robust)
     if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
         raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
     if audit.victim and audit.head != "paper":

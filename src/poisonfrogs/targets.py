@@ -179,8 +179,9 @@ def _bases(
     audit: Audit, dataset: DataSet, target: str, base_class: int, train: np.ndarray, feature: np.ndarray
 ) -> list[int]:
     rows = _enough(audit, dataset, base_class)
-    if audit.base_choice == "nearest":
-        return nearest(feature, train, rows, audit.poisons)
+    if audit.base_choice != "random":
+        ordered = nearest(feature, train, rows, len(rows))
+        return (ordered if audit.base_choice == "nearest" else ordered[::-1])[: audit.poisons]
     generator = np.random.default_rng(seed_of(audit.seed, "bases", target, base_class))
     return [int(row) for row in generator.choice(rows, audit.poisons, replace=False)]
 

@@ -53,6 +53,7 @@ class Outcome:
     accuracy: float
     control_accuracy: float
     watermark_only_success: bool | None
+    as_jpeg_success: bool | None
     rotation_degrees: float | None
     passes: int
     eligible: bool
