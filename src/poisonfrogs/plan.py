@@ -109,7 +109,7 @@ class Audit(Pipeline):
     target_choice: Literal["random", "least-confident"] = "random"
     """Test pictures to attack: any, or those the clean classifier gets right with the least confidence."""
     base_choice: Literal["nearest", "random", "farthest"] = BY_CONTEXT
-    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the base class."""
+    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the class."""
     poisons: int = BY_CONTEXT
     """Poisons for each target."""
     watermark: float = BY_CONTEXT
