@@ -169,6 +169,15 @@ def test_pictures_of_any_sizes_become_those_of_the_network(small, tmp_path):
     assert run_audit(replace(small, targets=1))["n_trials"] == 1
 
 
+def test_what_cannot_be_read_is_left_out_and_named(small):
+    (small.data / "train/blue/98.png").write_bytes(b"no picture")
+    (small.data / "val/red/98.png").write_bytes(b"no picture")
+    summary = run_audit(replace(small, targets=1))
+    assert "skipped_pictures" in {check["name"] for check in summary["checks"]}
+    skipped = json.loads((small.out / "plan.json").read_bytes())["data"]["skipped"]
+    assert sorted(skipped) == ["train/blue/98.png", "val/red/98.png"]
+
+
 def test_a_library_s_network_is_trained_from_nothing_too(small):
     resnet = replace(small, model="resnet10t", size=32, clean_epochs=2, epochs=1, passes=1, targets=1)
     summary = run_audit(resnet)
