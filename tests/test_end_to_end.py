@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import toy
 from poisonfrogs import InputError, run_audit, training, write_report
 from poisonfrogs.cli import main
+from poisonfrogs.cli.show import report
 from poisonfrogs.data import load
 from poisonfrogs.end_to_end import EndToEnd, prepared
 from poisonfrogs.plan import DEFAULTS, Audit
@@ -226,7 +227,15 @@ def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
         run_audit(changed)
 
 
-# --- the page
+# --- the lines, and the page
+
+
+def test_the_lines_say_what_the_watermark_alone_does_and_how_well_the_clean_network_fits(small):
+    summary = run_audit(small)
+    said = dict(line.split(maxsplit=2)[0:1] + [line] for line in report(small, summary) if line.strip())
+    clean = summary["clean_network"]
+    assert f"training loss {clean['training_loss']:.4f}, test accuracy" in said["clean"]
+    assert f"{summary['watermark_only_rate']:.1%}, 95 % interval" in said["watermark"]
 
 
 @pytest.fixture
