@@ -232,10 +232,10 @@ def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
 
 def test_the_lines_say_what_the_watermark_alone_does_and_how_well_the_clean_network_fits(small):
     summary = run_audit(small)
-    said = dict(line.split(maxsplit=2)[0:1] + [line] for line in report(small, summary) if line.strip())
+    said = {line.split()[0]: line for line in report(small, summary)}
     clean = summary["clean_network"]
     assert f"training loss {clean['training_loss']:.4f}, test accuracy" in said["clean"]
-    assert f"{summary['watermark_only_rate']:.1%}, 95 % interval" in said["watermark"]
+    assert f"{summary['watermark_only_rate']:.1%} fell with it alone, 95 % interval" in said["watermark"]
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 def report(options: Audit, summary: Summary) -> list[str]:
     """The lines that are printed for people."""
     return [
-        *(f"{name:<16}{value}" for name, value in _figures(summary)),
+        *(f"{name:<14}{value}" for name, value in _figures(summary)),
         *(f"check {check['name']}: {check['message']}" for check in summary["checks"]),
         sentence(options, summary),
         *defended(summary),
@@ -143,8 +143,8 @@ def _trained(summary: Summary) -> list[tuple[str, str]]:
     found = []
     ends, clean = summary["watermark_only_ci95"], summary["clean_network"]
     if ends:
-        rate = f"{summary['watermark_only_rate'] or 0:.1%}, 95 % interval {ends[0]:.1%} to {ends[1]:.1%}"
-        found.append(("watermark only", rate))
+        rate = f"{summary['watermark_only_rate'] or 0:.1%} fell with it alone, 95 % interval {ends[0]:.1%} to {ends[1]:.1%}"
+        found.append(("watermark", rate))
     if clean:
         fitted = f"training loss {clean['training_loss']:.4f}, test accuracy {clean['test_accuracy']:.2%}"
         found.append(("clean network", fitted))
