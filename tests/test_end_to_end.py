@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 import toy
 from poisonfrogs import InputError, run_audit, training, write_report
 from poisonfrogs.cli import main
+from poisonfrogs.cli.show import report
 from poisonfrogs.data import load
 from poisonfrogs.end_to_end import EndToEnd, prepared
-from poisonfrogs.plan import Audit
+from poisonfrogs.plan import DEFAULTS, Audit
 from poisonfrogs.report.folder import open_audit
 from poisonfrogs.report.sections import space
 from poisonfrogs.training import Trained, Training
@@ -31,7 +32,7 @@ def small(toy_folder: Path, tmp_path: Path, cache: Path) -> Audit:
     """Four trials, two to a seed, three poisons each; a few seconds."""
     return Audit(
         data=toy_folder, context="end-to-end", out=tmp_path / "run", cache=cache, threads=1, precision="fp32",
-        targets=4, poisons=3, passes=4, clean_epochs=6, epochs=2, learning_rate=1e-3, trials_per_seed=2,
+        targets=4, poisons=3, passes=4, clean_epochs=3, epochs=2, learning_rate=1e-3, trials_per_seed=2,
     )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def test_the_judge_s_victim_is_the_clean_network_trained_on_the_pictures_and_the
     shown = torch.cat([tensor(data.train), tensor(poisons)])
     labels = [*data.train.labels.tolist(), *[data.classes.index(row["base_class"])] * 3]
     pixels = replace(clean.train, pictures=shown, labels=torch.tensor(labels))
-    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=128, schedule="constant", precision="fp32")
+    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule="constant", precision="fp32")
     victim = recipe(clean.network, pixels, seed=seed_of(0, "victim", 0)).network
     asked = replace(
         clean.test, pictures=tensor([data.test[data.test.ids.index(row["target_id"])]]), labels=torch.zeros(1)
@@ -169,6 +170,15 @@ def test_pictures_of_any_sizes_become_those_of_the_network(small, tmp_path):
     assert run_audit(replace(small, targets=1))["n_trials"] == 1
 
 
+def test_what_cannot_be_read_is_left_out_and_named(small):
+    (small.data / "train/blue/98.png").write_bytes(b"no picture")
+    (small.data / "val/red/98.png").write_bytes(b"no picture")
+    summary = run_audit(replace(small, targets=1))
+    assert "skipped_pictures" in {check["name"] for check in summary["checks"]}
+    skipped = json.loads((small.out / "plan.json").read_bytes())["data"]["skipped"]
+    assert sorted(skipped) == ["train/blue/98.png", "val/red/98.png"]
+
+
 def test_a_library_s_network_is_trained_from_nothing_too(small):
     resnet = replace(small, model="resnet10t", size=32, clean_epochs=2, epochs=1, passes=1, targets=1)
     summary = run_audit(resnet)
@@ -217,7 +227,15 @@ def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
         run_audit(changed)
 
 
-# --- the page
+# --- the lines, and the page
+
+
+def test_the_lines_say_what_the_watermark_alone_does_and_how_well_the_clean_network_fits(small):
+    summary = run_audit(small)
+    said = {line.split()[0]: line for line in report(small, summary)}
+    clean = summary["clean_network"]
+    assert f"training loss {clean['training_loss']:.4f}, test accuracy" in said["clean"]
+    assert f"{summary['watermark_only_rate']:.1%} fell with it alone, 95 % interval" in said["watermark"]
 
 
 @pytest.fixture
@@ -252,3 +270,52 @@ def test_the_page_draws_the_clean_network_s_space_beside_the_victim_s(small, pag
     row = rows_of(small)[panel.outcome.trial_id]
     classes = load(small.data).classes
     assert sides[1] == classes[int(np.argmax(row["probabilities"]))]  # two classes: the side is the answer
+
+
+# --- what must not succeed
+
+
+def test_feature_collision_does_nothing_to_a_resnet_that_starts_from_nothing(tmp_path, cache):
+    """The field's benchmark (Schwarzschild et al. 2021) has 0 % here: a "success" would be a fault of ours."""
+    with np.load(bundled_cut(tmp_path)) as held:
+        assert len(held["x_train"]) == 160
+    summary = run_audit(
+        Audit(
+            data=tmp_path / "cut.npz", context="scratch", model="cifar_resnet20", out=tmp_path / "run", cache=cache,
+            threads=1, targets=4, poisons=2, watermark=0.0, eps=8 / 255, passes=15, clean_epochs=7, epochs=5,
+        )
+    )  # fmt: skip
+    assert summary["clean_network"]["test_accuracy"] > 0.75
+    assert summary["n_eligible"] >= 3
+    assert summary["n_success"] == 0
+    rows = rows_of(replace(Audit(data=tmp_path), out=tmp_path / "run"))
+    before, after = ([d for row in rows for d in row[f"distance_{when}"]] for when in ("before", "after"))
+    assert np.median(after) < 0.7 * np.median(
+        before
+    )  # it is no weak attack: in the network it was made with, it collides
+
+
+def bundled_cut(folder: Path) -> Path:
+    """80 planes and 80 frogs to train on, and all test pictures."""
+    data = load("frogs-and-planes")
+    rows = [i for label in (0, 1) for i in np.flatnonzero(data.train.labels == label)[:80]]
+    arrays = {
+        "x_train": np.stack([np.asarray(data.train[int(i)]) for i in rows]),
+        "y_train": data.train.labels[rows],
+        "x_test": np.stack([np.asarray(image) for image in data.test]),
+        "y_test": data.test.labels,
+    }
+    np.savez(folder / "cut.npz", **arrays)
+    return folder / "cut.npz"
+
+
+def test_the_document_s_table_of_defaults_is_the_code_s():
+    text = (Path(__file__).parent.parent / "docs/end-to-end.md").read_text()
+    for name in DEFAULTS["scratch"]:
+        cells = [held.get(name, "") for held in DEFAULTS.values()]
+        shown = [
+            "8/255" if cell == 8 / 255 else "none" if name == "eps" else "" if cell is None else str(cell)
+            for cell in cells
+        ]
+        line = f"| `--{name.replace('_', '-')}` | {' | '.join(shown)} |".replace("|  |", "| |")
+        assert line in text, line

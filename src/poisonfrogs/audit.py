@@ -152,7 +152,8 @@ def _confidence(
     if audit.target_choice == "random":
         return None
     if clean:
-        return np.asarray(clean.network.linear.cpu()(features).softmax(1))
+        head = clean.network.linear
+        return np.asarray((features @ head.weight.cpu().T + head.bias.cpu()).softmax(1))
     assert surrogate
     return np.asarray(surrogate.clean.predict(features)[0])
 

@@ -33,6 +33,8 @@ from poisonfrogs.training import Classifier, Pixels, Trained, Training
 from poisonfrogs.types import CleanNetwork, Edit, InputError
 
 SHOWN = 150  # training pictures of a class whose features are left for the report
+STEPS = 64  # batches an epoch, at least, where that leaves SMALLEST pictures in each
+SMALLEST = 16
 AVERAGED = 1000  # training pictures of a class that its mean is taken over there
 
 
@@ -47,25 +49,27 @@ class Clean:
     said: CleanNetwork
 
 
-def recipes(audit: Audit) -> tuple[Training, Training]:
-    """How the clean network is trained, and how a victim is.
+def recipes(audit: Audit, pictures: int) -> tuple[Training, Training]:
+    """How the clean network is trained on so many pictures, and how a victim is.
 
     The warm start is the paper's (its batch size is not given). The clean recipe is ours: what fits the training data.
+    Small sets have smaller batches, for STEPS of them an epoch: so few epochs would not fit them otherwise.
     """
     assert audit.clean_epochs  # plan.validate has seen to these
     assert audit.epochs
     assert audit.learning_rate
+    most = max(pictures // STEPS, SMALLEST)
     clean = Training(
         epochs=audit.clean_epochs,
         learning_rate=3e-3,
-        batch_size=256,
+        batch_size=min(256, most),
         schedule="one-cycle",
         precision=audit.precision,
     )
+    victim = replace(clean, epochs=audit.epochs, learning_rate=audit.learning_rate)
     if audit.context == "scratch":
-        return clean, replace(clean, epochs=audit.epochs, learning_rate=audit.learning_rate)
-    warm = replace(clean, epochs=audit.epochs, learning_rate=audit.learning_rate, schedule="constant", batch_size=128)
-    return clean, warm
+        return clean, victim
+    return clean, replace(victim, schedule="constant", batch_size=min(128, most))
 
 
 def prepared(audit: Audit, dataset: DataSet, progress: Progress) -> tuple[Clean, DataSet]:
@@ -77,7 +81,7 @@ def prepared(audit: Audit, dataset: DataSet, progress: Progress) -> tuple[Clean,
     tell = counting(progress, "reading pictures", len(dataset.train))
     train, unreadable = pixels(start, dataset.train, tell)
     dataset = dataset.without(unreadable, {})
-    recipe, _ = recipes(audit)
+    recipe, _ = recipes(audit, len(dataset.train))
     seed = seed_of(audit.seed, "clean network")
     first = fresh(audit, len(dataset.classes), seed)
     tell = counting(progress, "training the clean network", recipe.epochs)
@@ -279,4 +283,4 @@ def judge(audit: Audit, clean: Clean, dataset: DataSet, outside: Images) -> EndT
         more, _ = pixels(clean.net, outside, lambda done: None)
         pictures = torch.cat([asked.pictures, more.pictures])
         asked = replace(asked, pictures=pictures, labels=torch.cat([asked.labels, more.labels]))
-    return EndToEnd(audit, clean, recipes(audit)[1], asked, dataset.fingerprint())
+    return EndToEnd(audit, clean, recipes(audit, len(dataset.train))[1], asked, dataset.fingerprint())

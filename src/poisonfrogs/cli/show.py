@@ -131,10 +131,24 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             f"{summary['clean_accuracy']:.2%} clean; drop by {summary['mean_accuracy_drop']:.2%} on average, "
             f"{summary['worst_accuracy_drop']:.2%} at worst",
         ),
+        *_trained(summary),
         ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),
         ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),
         ("weights", summary["model"]["source"]),
     ]
+
+
+def _trained(summary: Summary) -> list[tuple[str, str]]:
+    """What stands beside the poisons: the watermarked bases alone, and the network that poisons were made with."""
+    found = []
+    ends, clean = summary["watermark_only_ci95"], summary["clean_network"]
+    if ends:
+        rate = f"{summary['watermark_only_rate'] or 0:.1%} fell with it alone, 95 % interval {ends[0]:.1%} to {ends[1]:.1%}"
+        found.append(("watermark", rate))
+    if clean:
+        fitted = f"training loss {clean['training_loss']:.4f}, test accuracy {clean['test_accuracy']:.2%}"
+        found.append(("clean network", fitted))
+    return found
 
 
 def defended(summary: Summary) -> list[str]:

@@ -124,7 +124,7 @@ def paired(
 
 def rate_bars(found: Sequence[tuple[str, float, tuple[float, float]]], title: str) -> Markup:
     """A bar a rate in [0, 1] with its interval, one below the other."""
-    x = Axis(0, 1, LEFT, WIDTH - RIGHT)
+    x = Axis(0, 1, LEFT, WIDTH - 2 * RIGHT)
     height = 54 * len(found)
     content = [tag("line", x1=x(v), x2=x(v), y1=8, y2=height, class_="grid") for v in x.ticks()]
     for number, (name, rate, (low, high)) in enumerate(found):
