@@ -143,8 +143,9 @@ def _trained(summary: Summary) -> list[tuple[str, str]]:
     found = []
     ends, clean = summary["watermark_only_ci95"], summary["clean_network"]
     if ends:
-        rate = f"{summary['watermark_only_rate'] or 0:.1%} fell with it alone, 95 % interval {ends[0]:.1%} to {ends[1]:.1%}"
-        found.append(("watermark", rate))
+        rate = summary["watermark_only_rate"] or 0
+        within = f"95 % interval {ends[0]:.1%} to {ends[1]:.1%}"
+        found.append(("watermark", f"{rate:.1%} fell with it alone, {within}"))
     if clean:
         fitted = f"training loss {clean['training_loss']:.4f}, test accuracy {clean['test_accuracy']:.2%}"
         found.append(("clean network", fitted))
