@@ -50,6 +50,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
+    """What the groups of a run share, and its plan."""
+
     setting: trial.Setting
     dataset: data.DataSet
     trials: list[Trial]
