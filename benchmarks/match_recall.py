@@ -142,7 +142,7 @@ def false_alarms(dataset: data.DataSet, judged: dict[str, bool], sheet: Path) ->
 
 def draw(alarms: list[match.Finding], dataset: data.DataSet, sheet: Path) -> None:
     """Each test picture beside what it is said to be a copy of (and of what is blended in), in rows of eight."""
-    side, across = 64, 8
+    side, across = 32, 8
     page = Image.new("RGB", (across * (3 * side + 8), max(-(-len(alarms) // across), 1) * (side + 8)), "white")
     for i, one in enumerate(alarms):
         shown = [dataset.test[one.row], dataset.train[one.known]]
@@ -177,7 +177,7 @@ def main() -> None:
             rows |= {f"{name} {way}": row for way, row in ways.items()}
             print(json.dumps(ways, indent=1), flush=True)
     alarms = {
-        "cifar10": false_alarms(cifar, judged["cifar10"], folder / "cifar10.png"),
+        "cifar10": false_alarms(cifar, judged["cifar10"], ROOT / "benchmarks/near_duplicates.png"),
         "dogfish": false_alarms(dogs, judged["dogfish"], folder / "dogfish.png"),
     }
     result = {

@@ -41,7 +41,7 @@ def work(folder: str, count: int) -> None:
 def main() -> None:
     shared = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("POISONFROGS_SHARED", "../shared"))
     sizes = []
-    for count in (5_000, 50_000):
+    for count in (5_000, 10_000, 50_000):
         command = [sys.executable, __file__, "--work", str(shared / "data/cifar10/plain_text"), str(count)]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         sizes.append(json.loads(out.splitlines()[-1]))

@@ -4,8 +4,8 @@
 
 Makes files of 2,500 random bytes in FOLDER (4 GB of them; kept, and used again). MODEL_SIGNING is the program of PyPI's
 model-signing, in an environment of its own (`pip install model-signing pyOpenSSL`). Every time is that of a whole
-command, from start to exit, warm cache, the programs taking turns, the median of the turns; memory is the largest
-resident set of the command's own process (each of its workers holds a chunk of paths).
+command, from start to exit, the programs taking turns, the median of the turns; a turn before them warms the cache, and
+what was still read from the disk in the turns is in the result. Memory is the largest resident set of any one process.
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SIZE = 2500
 TURNS = 5
+TURNS_OF_SCALE = 3
 
 
 def make(folder: Path, count: int) -> Path:
@@ -37,7 +38,7 @@ def make(folder: Path, count: int) -> Path:
 
 
 def timed(*command: object) -> dict[str, float]:
-    """Seconds of a whole command, and the resident set of its own process at most (workers hold a chunk of paths each)."""
+    """Seconds of a whole command, the largest resident set of its processes, and what it read from the disk."""
     wrapped = [sys.executable, __file__, "--run", *map(str, command)]
     out = subprocess.run(wrapped, check=True, capture_output=True, text=True).stdout
     return json.loads(out.splitlines()[-1])
@@ -49,8 +50,9 @@ def run(command: list[str]) -> None:
     seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(done.stderr)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(seconds, 3), "peak_rss_mib": round(peak)}))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = {"seconds": round(seconds, 3), "peak_rss_mib": round(used.ru_maxrss / 1024)}
+    print(json.dumps(found | {"read_mib": round(used.ru_inblock / 2048)}))  # blocks of 512 bytes
 
 
 def ours(folder: Path, what: str, data: Path) -> list[object]:
@@ -98,6 +100,28 @@ def beside_model_signing(folder: Path, program: str) -> dict[str, object]:
     }
 
 
+def scale(folder: Path, count: int) -> dict[str, dict[str, object]]:
+    """`sign` and `verify` of `count` files, taking turns; the first turn warms the cache."""
+    data = make(folder, count)
+    turns: dict[str, list[dict[str, float]]] = {"sign": [], "verify": []}
+    for _ in range(TURNS_OF_SCALE + 1):
+        for what, done in turns.items():
+            done.append(timed(*ours(folder, what, data)))
+            print(what, count, done[-1], flush=True)
+    return {f"{what} {count}": _summary(count, *done) for what, done in turns.items()}
+
+
+def _summary(count: int, first: dict[str, float], *turns: dict[str, float]) -> dict[str, object]:
+    seconds = statistics.median(one["seconds"] for one in turns)
+    return {
+        "seconds": seconds,
+        "us_per_file": round(1e6 * seconds / count, 1),
+        "peak_rss_mib": max(one["peak_rss_mib"] for one in turns),
+        "turns": turns,
+        "first": first,
+    }
+
+
 def main() -> None:
     import torch  # here: a process that starts a command passes its own size on
 
@@ -112,16 +136,13 @@ def main() -> None:
         "file_bytes": SIZE,
         "versions": versions(),
         "hardware": hardware(torch.device("cpu")),
+        "cores": os.cpu_count(),  # what the commands use; the threads are torch's
         "load_average_before": round(os.getloadavg()[0], 2),
         "model_signing": beside_model_signing(folder, sys.argv[2]) if len(sys.argv) > 2 else None,
         "scale": {},
     }
     for count in (10_000, 100_000, 1_000_000):
-        data = make(folder, count)
-        for what in ("sign", "verify"):
-            timed(*ours(folder, what, data)) if count < 1_000_000 else None  # warms the cache
-            result["scale"][f"{what} {count}"] = timed(*ours(folder, what, data))
-            print(what, count, result["scale"][f"{what} {count}"], flush=True)
+        result["scale"] |= scale(folder, count)
     result["load_average_after"] = round(os.getloadavg()[0], 2)
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

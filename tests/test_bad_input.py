@@ -245,7 +245,7 @@ def test_it_is_refused_with_one_line_and_nothing_written(
     [
         ([], "Expected one of {audit, certify, demo, "),
         (["adit"], "adit; near names: audit"),
-        (["audit"], "Missing from poisonfrogs audit"),
+        (["audit"], "DATA is missing: poisonfrogs audit DATA"),
         (["demo", "--sead", "1"], "--sead, 1; near names: --seed"),
         (["audit", "no\nsuch\x1b[2Jpath"], r"no\nsuch\x1b[2Jpath does not exist"),
         (["audit", os.fsdecode(b"\xff")], r"\udcff does not exist"),

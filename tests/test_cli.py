@@ -17,7 +17,7 @@ import pytest
 from poisonfrogs import plan
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import COMMANDS, AuditCommand, DemoCommand, parse
-from poisonfrogs.plan import Audit
+from poisonfrogs.plan import DEFAULTS, Audit
 from poisonfrogs.text import printable
 from runs import command, quick
 
@@ -74,7 +74,7 @@ def test_every_option_of_an_audit_has_a_text_and_help_shows_it(capsys: pytest.Ca
     for name, text in texts.items():
         assert text in said
         assert name == "data" or f"--{name.replace('_', '-')} " in said
-    for flag in ("--fail-on NUMBER", "--format {table,json}", "--eps NUMBER|none", "(default: 8/255)"):
+    for flag in ("--fail-on NUMBER", "--format {table,json}", "--eps NUMBER|none", "(default: 'by --context')"):
         assert flag in said
 
 
@@ -103,6 +103,12 @@ ARGUMENTS = {
     "target": ("--target a.png --target b.png", ("a.png", "b.png")),
     "target_class": ("--target-class None", "None"),
     "base_class": ("--base-class 3", "3"),
+    "context": ("--context scratch", "scratch"),
+    "target_choice": ("--target-choice least-confident", "least-confident"),
+    "epochs": ("--epochs 3", 3),
+    "learning_rate": ("--learning-rate 1e-4", 1e-4),
+    "clean_epochs": ("--clean-epochs 4", 4),
+    "trials_per_seed": ("--trials-per-seed 2", 2),
     "base_choice": ("--base-choice random", "random"),
     "poisons": ("--poisons 5", 5),
     "watermark": ("--watermark 3/10", 0.3),
@@ -116,6 +122,10 @@ ARGUMENTS = {
     "auditor": ("--auditor resnet18=w.pth", "resnet18=w.pth"),
     "store": ("--store jpeg:90", "jpeg:90"),
     "precision": ("--precision fp32", "fp32"),
+    "plan": ("--plan p.toml", Path("p.toml")),
+    "robust": ("--robust jpeg:75-95,crop", "jpeg:75-95,crop"),
+    "workers": ("--workers 2", 2),
+    "engine": ("--engine ray", "ray"),
     "seed": ("--seed 9", 9),
     "device": ("--device cuda", "cuda"),
     "threads": ("--threads 2", 2),
@@ -128,13 +138,22 @@ ARGUMENTS = {
 
 
 def test_every_option_is_read() -> None:
-    defaults = {field.name: field.default for field in fields(AuditCommand) if field.default is not MISSING}
-    assert ARGUMENTS.keys() == defaults.keys()
+    assert ARGUMENTS.keys() == {f.name for f in fields(AuditCommand) if f.default is not MISSING} - {"data"}
+    resolved = {context: parse(["audit", "D", "--context", context]) for context in DEFAULTS}
     for name, (text, value) in ARGUMENTS.items():
+        like = resolved["scratch" if name == "context" else "transfer"]
+        defaults = {other: getattr(like, other) for other in ARGUMENTS} | {"context": "transfer"}
         read = parse(["audit", "D", *text.split()])
         assert getattr(read, name) == value != defaults[name]
         assert type(getattr(read, name)) is type(value)
         assert all(getattr(read, other) == default for other, default in defaults.items() if other != name)
+
+
+@pytest.mark.parametrize("context", list(DEFAULTS))
+def test_defaults_follow_from_the_context_and_what_is_given_stays(context: str) -> None:
+    read = parse(["audit", "D", "--context", context, "--poisons", "7"])
+    assert {name: getattr(read, name) for name in DEFAULTS[context]} == DEFAULTS[context] | {"poisons": 7}
+    assert plan.identity(read)["eps"] == DEFAULTS[context]["eps"]  # what is written is the value
 
 
 @pytest.mark.parametrize(

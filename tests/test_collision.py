@@ -54,7 +54,7 @@ def never(features: Tensor, indices: list[int]) -> Tensor:
 
 def collide(attack: Collision, bases: list[Tensor], goals: list[Goal], *, net=None, stop=never, check=None):
     net = net or Linear()
-    return attack(net, bases, goals, stop=stop, check=check or Linear())
+    return attack(net, bases, goals, stop=stop, checks=[check or Linear()])
 
 
 def lone_descent(net, base: Tensor, aim: Tensor, budget, rule, passes: int) -> Tensor:
@@ -122,7 +122,7 @@ def test_the_bounded_form_reaches_the_box_constrained_optimum(seed):
     low, high = np.maximum(b - eps, 0), np.minimum(b + eps, 1)
     reference = lsq_linear(a, t, bounds=(low - 1e-12, high + 1e-12), tol=1e-14)
     assert (reference.active_mask != 0).sum() > 5
-    rule = SignedMomentum(step=0.02, momentum=0.75)
+    rule = SignedMomentum(step=0.02, momentum=0.75, cycle=10)
     found = lone_descent(net, base, torch.from_numpy(t), Ball(eps), rule, 1000).flatten().numpy()
     assert (found >= low - 1e-12).all()
     assert (found <= high + 1e-12).all()

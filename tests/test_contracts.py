@@ -55,7 +55,7 @@ def scene() -> tuple[list[Tensor], list[Goal]]:
 
 def run(attack) -> Crafted:
     bases, goals = scene()
-    return attack(net, bases, goals, stop=stop, check=net)
+    return attack(net, bases, goals, stop=stop, checks=[net])
 
 
 def test_poisons_are_stored_pictures_of_their_bases_sizes(attack):
@@ -116,14 +116,14 @@ def test_an_empty_list_works(attack):
     def forbidden(pictures: list[Tensor]) -> Tensor:
         raise AssertionError("nothing is to be asked")
 
-    empty = attack(lambda pictures: torch.empty(0, 7, requires_grad=True), [], [], stop=stop, check=forbidden)
+    empty = attack(lambda pictures: torch.empty(0, 7, requires_grad=True), [], [], stop=stop, checks=[forbidden])
     assert empty == Crafted(pictures=[], passes=[], failures=[])
 
 
 def test_inputs_stay_unchanged(attack):
     bases, goals = scene()
     copies, features = [b.clone() for b in bases], [g.feature.clone() for g in goals]
-    attack(net, bases, goals, stop=stop, check=net)
+    attack(net, bases, goals, stop=stop, checks=[net])
     assert all(torch.equal(a, b) for a, b in zip(bases, copies, strict=True))
     assert all(torch.equal(g.feature, f) for g, f in zip(goals, features, strict=True))
 

@@ -143,7 +143,7 @@ def test_victims_that_cost_every_worker_its_life_stop_the_run() -> None:
     assert pool.closed == 1
 
 
-TRIAL = Trial(trial_id=0, group=0, target=0, target_id="a", target_class=0, base_class=1)
+TRIAL = Trial(trial_id=0, group=0, block=0, target=0, target_id="a", target_class=0, base_class=1)
 JOB = engine.Job(trials=[TRIAL])
 
 

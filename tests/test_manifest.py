@@ -124,6 +124,16 @@ def test_a_hostile_line_is_refused_in_one_line(name: str) -> None:
     assert len(str(refusal.value)) < 500
 
 
+def test_what_is_likely_to_come_next_changes_nothing_that_is_read_or_refused() -> None:
+    rows = [row(b"a", source="s"), row(b"b"), Row(Entry(b"c", link=b"../x"), "here", {})]
+    written = HEADER + b"".join(map(encode, rows))
+    for likely in (None, *(one.entry for one in rows), rows[0].entry._replace(mtime_ns=6)):
+        assert list(read(io.BytesIO(written), "m", likely=lambda entry=likely: entry)) == rows
+    for content in HOSTILE.values():
+        with pytest.raises(InputError, match="m, line "):
+            list(read(io.BytesIO(HEADER + content), "m", likely=lambda: Entry(b"a/b", 1, 2, HASH)))
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", HEADER[:-1], HEADER.replace(b"1", b"2"), b"{}\n", line()])
 def test_another_header_is_refused(content: bytes) -> None:
     with pytest.raises(InputError, match="not a manifest of version 1"):

@@ -63,8 +63,24 @@ def test_the_times_of_sign_and_verify_are_the_document_s() -> None:
         cells = [f"{median[f'{program} {what}']:.2f} s" for program in ("poisonfrogs", "model-signing")]
         line = f"| `{what}`, 20,000 files | {' | '.join(cells)} | {faster[what]:.1f} |"
         assert line in text, line
+        assert faster[what] >= 3
         for count in (10_000, 100_000, 1_000_000):
             one = measured["scale"][f"{what} {count}"]
-            line = f"| `{what}`, {count:,} files | {one['seconds']:.1f} s | {one['peak_rss_mib']} MiB |"
+            cells = [f"{one['seconds']:.1f} s", f"{one['us_per_file']:.0f} µs", f"{one['peak_rss_mib']} MiB"]
+            line = f"| `{what}`, {count:,} files | {' | '.join(cells)} |"
             assert line in text, line
             assert one["peak_rss_mib"] < 500
+
+
+@pytest.mark.parametrize("what", ["sign", "verify"])
+def test_a_million_files_take_no_longer_each_than_a_hundred_thousand(what: str) -> None:
+    some, many = (result("provenance_scale.json")["scale"][f"{what} {count}"] for count in (100_000, 1_000_000))
+    assert many["us_per_file"] < 1.25 * some["us_per_file"]
+
+
+def test_the_time_and_memory_of_match_are_the_document_s() -> None:
+    measured, text = result("match_scale.json")["sizes"], document("match.md")
+    assert measured[-1]["n"] == measured[-1]["against"] == 50_000
+    for one in measured:
+        line = f"| {one['n']:,} against {one['against']:,} | {one['seconds']:.0f} s | {one['peak_rss_mib']} MiB |"
+        assert line in text, line

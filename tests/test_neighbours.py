@@ -82,3 +82,11 @@ def test_what_cannot_be_read_has_no_thumbnail(tmp_path) -> None:
     made, unreadable = neighbours.thumbnails(images.files([str(tmp_path / "a.png"), str(tmp_path / "b.png")], [0, 0]))
     assert not made.any()
     assert list(unreadable) == [0, 1]
+
+
+def test_halved_vectors_are_means_of_four_pixels(thumbs: np.ndarray) -> None:
+    vectors = neighbours.plain(thumbs)
+    side = neighbours.SIDE // 2
+    expected = vectors.astype(np.float64).reshape(-1, side, 2, side, 2, 3).mean(axis=(2, 4)).reshape(len(thumbs), -1)
+    assert neighbours.halved(vectors) == pytest.approx(expected, abs=1e-6)
+    assert neighbours.halved(vectors).dtype == np.float32

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from poisonfrogs import (
     checks,
     cluster,
     data,
     defence,
+    end_to_end,
     engine,
     exhibits,
     journal,
@@ -47,11 +49,19 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class Prepared:
+    """What the groups of a run share, and its plan."""
+
     setting: trial.Setting
     dataset: data.DataSet
     trials: list[Trial]
     plan: dict[str, Any]
+    clean: end_to_end.Clean | None  # where every layer is trained
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """Of the clean network, where every layer is trained."""
+        return self.clean.network.linear if self.clean else None
 
 
 def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None) -> Summary:
@@ -63,7 +73,7 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     recorded = _recorded_plan(audit.out)
     threads = audit.threads or (recorded or {}).get("threads") or max((os.cpu_count() or 1) // audit.workers, 1)
     with pipeline.threads(threads):
-        prepared = _prepare(audit, threads, progress)
+        prepared = prepare(audit, threads, progress)
         _agree(audit.out, recorded, prepared.plan)
         for name in exhibits.FOLDERS:
             (audit.out / name).mkdir(parents=True, exist_ok=True)
@@ -72,27 +82,38 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
             _agree(audit.out, recorded, prepared.plan)
             if recorded is None:
                 journal.write_json(audit.out / "plan.json", prepared.plan)
-            exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed)
+            exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed, prepared.head)
             _run_groups(prepared, audit.out, progress)
             found = summarise(audit, prepared)
             journal.write_json(audit.out / "summary.json", found)
     return found
 
 
-def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] | None = None) -> _Prepared:
-    """`trials`: those that are known from elsewhere, so that no bases are searched."""
+def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] | None = None) -> Prepared:
+    """Everything that the groups of a run share, and its trials; nothing is written but the cache of features.
+
+    `trials`: those that are known from elsewhere, so that no bases are searched. Raises InputError.
+    """
     dataset = pipeline.loaded(audit)
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)
-    victim, prototype = _victim(audit)
-    net = pipeline.network(audit)
+    clean, prototype = None, None
+    if audit.retrained:
+        clean, dataset = end_to_end.prepared(audit, dataset, progress)
+        net = clean.net
+    else:
+        victim, prototype = _victim(audit)
+        net = pipeline.network(audit)
     asked = models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
     attacked = data.joined(dataset.test, outside)
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
+    victim = end_to_end.judge(audit, clean, dataset, outside) if clean else victim
+    surrogate = None if clean else _surrogate(audit, dataset, found["train"].matrix)
     if trials is None:
-        drawn = targets.drawn(audit, dataset, attacked, turns)
+        confident = _confidence(audit, clean, surrogate, target_features)
+        drawn = targets.drawn(audit, dataset, attacked, turns, confident)
         matrices = found["train"].matrix.numpy(), target_features.numpy()
         trials = targets.trials(audit, dataset, drawn, attacked, matrices)
     scene = judge.Scene(
@@ -109,12 +130,7 @@ def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial]
         audit=audit,
         scene=scene,
         attack=Collision(eps=audit.eps, beta=audit.beta, passes=audit.passes, overshoot=audit.overshoot),
-        surrogate=Surrogate.fit(
-            scene.train_features,
-            torch.from_numpy(dataset.train.labels),
-            len(dataset.classes),
-            seed=plan.seed_of(audit.seed, "surrogate"),
-        ),
+        surrogate=surrogate,
         judge=victim,
         folder=audit.out,
         auditor=_auditor(audit, asked, dataset, progress) if asked else None,
@@ -122,7 +138,26 @@ def _prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial]
     )
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
     written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
-    return _Prepared(setting, dataset, trials, written)
+    written["clean_network"] = clean.said if clean else None
+    return Prepared(setting, dataset, trials, written, clean)
+
+
+def _surrogate(audit: Audit, dataset: data.DataSet, features: Tensor) -> Surrogate:
+    labels, seed = torch.from_numpy(dataset.train.labels), plan.seed_of(audit.seed, "surrogate")
+    return Surrogate.fit(features, labels, len(dataset.classes), seed=seed)
+
+
+def _confidence(
+    audit: Audit, clean: end_to_end.Clean | None, surrogate: Surrogate | None, features: Tensor
+) -> np.ndarray | None:
+    """What the clean classifier says of the targets, (m, classes); None where the choice of targets does not ask."""
+    if audit.target_choice == "random":
+        return None
+    if clean:
+        head = clean.network.linear
+        return np.asarray((features @ head.weight.cpu().T + head.bias.cpu()).softmax(1))
+    assert surrogate
+    return np.asarray(surrogate.clean.predict(features)[0])
 
 
 def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[int, int], CertifiedClassifier] | None]:
@@ -224,7 +259,7 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
+def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
     journal.recover(out / "timings.jsonl", dict.fromkeys(members, 1))
@@ -245,7 +280,7 @@ def _run_groups(prepared: _Prepared, out: Path, progress: Progress) -> None:
     journal.put_in_order(out / "journal.jsonl")
 
 
-def _groups(prepared: _Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.Done, None, None]:
+def _groups(prepared: Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.Done, None, None]:
     """Run groups here, or where the plan says; only this process writes to the run folder."""
     audit, threads = prepared.setting.audit, int(prepared.plan["threads"])
     if not jobs or (audit.workers == 1 and audit.engine == "processes"):
@@ -270,7 +305,7 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
     Raises InputError where the worker finds other data or another network than its parent.
     """
     with pipeline.threads(threads):
-        prepared = _prepare(audit, threads, lambda stage, done, of: None, trials=[])
+        prepared = prepare(audit, threads, lambda stage, done, of: None, trials=[])
     for key in _SEEN:
         if prepared.plan[key] != seen[key]:
             raise InputError(f"a worker found another {key} than the plan holds; do all machines have the same files?")
@@ -288,14 +323,18 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
     return work
 
 
-def _time_ahead(prepared: _Prepared, trials: Sequence[Trial]) -> str:
-    """What crafting will cost at most, from one pass over the bases of a few trials."""
+def _time_ahead(prepared: Prepared, trials: Sequence[Trial]) -> str:
+    """What the trials will cost at most, from one pass over the bases of a few, and a few steps of a victim."""
     audit, scene = prepared.setting.audit, prepared.setting.scene
     bases = [base for trial in trials[:4] for base in trial.bases][:4]
     each = _timed_pass(audit, scene.net, scene.train, bases) if bases else None
     if each is None:
         return ""
-    return f" (at most about {each * audit.passes * audit.poisons * len(trials) / audit.workers:.0f} s)"
+    victims = 0.0
+    if isinstance(prepared.setting.judge, end_to_end.EndToEnd):  # a trial trains one or two; the controls are shared
+        victims = prepared.setting.judge.seconds_a_victim() * (2 if audit.watermark else 1)
+    seconds = (each * audit.passes * audit.poisons + victims) * len(trials) / audit.workers
+    return f" (at most about {seconds:.0f} s)"
 
 
 def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequence[int]) -> float | None:
@@ -313,10 +352,12 @@ def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequen
 def seconds_a_pass(audit: Audit, dataset: data.DataSet) -> float | None:
     """What a pass of crafting costs for each poison of an audit, measured; None where that cannot be done."""
     with pipeline.threads(audit.threads or max((os.cpu_count() or 1) // audit.workers, 1)):
-        return _timed_pass(audit, pipeline.network(audit), dataset.train, range(min(4, len(dataset.train))))
+        return _timed_pass(
+            audit, pipeline.network(audit, untrained=audit.retrained), dataset.train, range(min(4, len(dataset.train)))
+        )
 
 
-def summarise(audit: Audit, prepared: _Prepared) -> Summary:
+def summarise(audit: Audit, prepared: Prepared) -> Summary:
     """What the journal of a finished run says."""
     rows = journal.rows(audit.out / "journal.jsonl")
     net, classes = prepared.setting.scene.net, prepared.dataset.classes
@@ -330,6 +371,7 @@ def summarise(audit: Audit, prepared: _Prepared) -> Summary:
         **summary.counted(rows, classes),
         "certified_success_rate": defended["success_rate"] if defended else None,
         "certified": defended,
+        "clean_network": prepared.clean.said if prepared.clean else None,
         "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
         "checks": checks.as_json(fired),
         "model": {"name": net.name, "weights": net.weights, "source": net.source},

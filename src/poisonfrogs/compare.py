@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageOps
 
 from poisonfrogs.neighbours import averaged
-from poisonfrogs.pictures import FORMATS
+from poisonfrogs.pictures import decode, encoded_like
 
 LIMIT = (
     17 / 255
@@ -91,25 +90,12 @@ def _variants(known: Image.Image, size: tuple[int, int], content: bytes | None) 
     same = known.size == size
     for resized in [known] if same else [known.resize(size, how) for how in _FILTERS]:
         yield "identical pixels" if same else "resized", resized
-        if encoded := _encoded_like(content, resized):
+        if encoded := _decoded(encoded_like(content, resized)):
             yield "re-encoded" if same else "resized", encoded
 
 
-def _encoded_like(content: bytes | None, known: Image.Image) -> Image.Image | None:
-    """The known picture through the same JPEG tables as the file; None for files of other formats."""
-    if not content or not content.startswith(b"\xff\xd8"):
-        return None
-    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
-        if file.format != "JPEG" or not isinstance(file, JpegImagePlugin.JpegImageFile) or file.mode != "RGB":
-            return None
-        tables, sampling = file.quantization, JpegImagePlugin.get_sampling(file)
-    out = io.BytesIO()
-    try:
-        known.save(out, "JPEG", qtables=tables, subsampling=max(sampling, 0))
-    except (ValueError, TypeError, OSError):  # tables that can be read and not written, such as those of 16 bits
-        return None
-    with Image.open(out) as encoded:
-        return encoded.convert("RGB")
+def _decoded(content: bytes | None) -> Image.Image | None:
+    return decode(content).image if content else None
 
 
 def _left(kind: str, difference: np.ndarray) -> Comparison:

@@ -55,9 +55,9 @@ class Rule(Protocol):
     """How a picture moves along its gradient. `state` is the rule's own, None at first."""
 
     def __call__(
-        self, state: Any, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
+        self, state: Any, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
     ) -> tuple[Tensor, Any]:
-        """The next x, and the next state. `progress` runs from 0 to 1; `value` includes the budget's cost."""
+        """The next x, and the next state, after pass `number` (from 0); `value` includes the budget's cost."""
         ...
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:
@@ -67,18 +67,23 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SignedMomentum:
-    """x ← prox(x − α·sign v),  v ← μ·v + g / mean|g|, α falling by a cosine to 0 (Dong et al. 2018)."""
+    """x ← prox(x − α·sign v),  v ← μ·v + g / mean|g| (Dong et al. 2018).
 
-    step: float  # α at the start, in [0, 1] units of a pixel
+    α falls by a cosine to 0 over a cycle of passes, and starts again (Loshchilov and Hutter 2017): most pictures are
+    finished in the first cycle, and the others have found a better place to start from.
+    """
+
+    step: float  # α at the start of a cycle, in [0, 1] units of a pixel
     momentum: float  # μ
+    cycle: int  # passes
 
     def __call__(
-        self, state: Tensor | None, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
+        self, state: Tensor | None, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
     ) -> tuple[Tensor, Tensor]:
         """See Rule; the state is v."""
         normalised = gradient / gradient.abs().mean().clamp(min=1e-30)
         velocity = normalised if state is None else self.momentum * state + normalised
-        step = self.step * (1 + math.cos(math.pi * progress)) / 2
+        step = self.step * (1 + math.cos(math.pi * (number % self.cycle) / self.cycle)) / 2
         return prox(x - step * velocity.sign(), step), velocity
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:
@@ -103,7 +108,7 @@ class Backtracking:
     step: float  # the first step moves the average pixel by so much
 
     def __call__(
-        self, state: _Accepted | None, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
+        self, state: _Accepted | None, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
     ) -> tuple[Tensor, _Accepted]:
         """See Rule; the state is the last step that lowered the objective."""
         if state is None:
@@ -158,7 +163,7 @@ def descend(
                 continue
             value += budget.cost(pictures[i], base)
             prox = partial(budget.prox, base=base)
-            pictures[i], states[i] = rule(states[i], pictures[i], value, gradient, number / passes, prox)
+            pictures[i], states[i] = rule(states[i], pictures[i], value, gradient, number, prox)
         if not active:
             break
     for i in active:

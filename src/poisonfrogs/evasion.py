@@ -45,7 +45,7 @@ class Normalised:
     step: float  # α, the root mean square of one step, pixels in [0, 1]
 
     def __call__(
-        self, state: None, x: Tensor, value: float, gradient: Tensor, progress: float, prox: Prox
+        self, state: None, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
     ) -> tuple[Tensor, None]:
         """See descent.Rule; there is no state."""
         way = self.step * gradient.numel() ** 0.5 / gradient.norm().clamp(min=1e-30)
@@ -98,5 +98,5 @@ class Evasion:
 
     def _rule(self) -> Rule:
         if self.norm == "linf":
-            return SignedMomentum(step=self.eps / 4, momentum=0.75)
+            return SignedMomentum(step=self.eps / 4, momentum=0.75, cycle=self.passes)
         return Normalised(step=2.5 * self.eps / self.passes)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from poisonfrogs.evasion import Evasion
 from poisonfrogs.journal import write_bytes
@@ -33,10 +33,11 @@ def base_file(row: int) -> str:
     return f"pictures/base-{row:06d}.png"
 
 
-def clean(folder: Path, scene: Scene, trials: Sequence[Trial], seed: int) -> None:
+def clean(folder: Path, scene: Scene, trials: Sequence[Trial], seed: int, head: nn.Linear | None = None) -> None:
     """Write features/clean.safetensors: the class means, and a sample of the training pictures of the classes involved.
 
-    means float32 (K, d), sample float16 (n ≤ SAMPLE, d), labels int64 (n,).
+    means float32 (K, d), sample float16 (n ≤ SAMPLE, d), labels int64 (n,); weight (K, d) and bias (K,) of the clean
+    network's `head`, where every layer is trained.
     """
     labels = torch.from_numpy(scene.train.labels)
     means = torch.stack([scene.train_features[labels == number].mean(0) for number in range(len(scene.classes))])
@@ -45,6 +46,8 @@ def clean(folder: Path, scene: Scene, trials: Sequence[Trial], seed: int) -> Non
     generator = torch.Generator().manual_seed(seed_of(seed, "sample"))
     rows = rows[torch.randperm(len(rows), generator=generator)[:SAMPLE]].sort().values
     held = {"means": means, "sample": scene.train_features[rows].half(), "labels": labels[rows]}
+    if head is not None:
+        held |= {"weight": head.weight.cpu(), "bias": head.bias.cpu()}
     write_bytes(folder / "features" / "clean.safetensors", save(held))
 
 
@@ -63,7 +66,8 @@ def features(
 
     target (n, d), base and poison (n, k, d); normal and offset (n, d) and (n,) of the boundary between base class
     and target class after training on the poisons, control_normal and control_offset of the one without them.
-    `poisons` (n, k, d); `verdicts`: (with the poisons, control) of each trial.
+    `poisons` (n, k, d); `verdicts`: (with the poisons, control) of each trial. Where every layer is trained: also what
+    the poisoned victims leave of their own feature spaces, a row a trial, their names beginning with `victim_`.
     """
     boundaries = [[_boundary(trial, verdict) for verdict in pair] for trial, pair in zip(trials, verdicts, strict=True)]
     held = {
@@ -77,6 +81,9 @@ def features(
             held[f"{name}normal"] = torch.stack([normal for normal, _ in found])
             held[f"{name}offset"] = torch.stack([offset for _, offset in found])
     tensors = {name: tensor.float().contiguous() for name, tensor in held.items()}
+    spaces = [poisoned.space for poisoned, _ in verdicts if poisoned.space]
+    if len(spaces) == len(trials):
+        tensors |= {f"victim_{name}": torch.stack([space[name] for space in spaces]) for name in spaces[0]}
     write_bytes(folder / "features" / f"{trials[0].group:06d}.safetensors", save(tensors))
 
 
@@ -124,10 +131,13 @@ def evasions(folder: Path, scene: Scene, trial: Trial, control: Verdict) -> list
     return found
 
 
-def opinions(auditor: Auditor | None, poisons: Sequence[Image.Image], bases: Sequence[Image.Image]) -> Any:
-    """What an independent network says of a trial's poisons, and of their bases beside them; None without one."""
+def opinions(
+    auditor: Auditor | None, trials: Sequence[tuple[Sequence[Image.Image], Sequence[Image.Image]]]
+) -> list[dict[str, Any] | None]:
+    """What an independent network says of each trial's poisons, and of their bases beside them; None without one."""
     if auditor is None:
-        return None
-    return {
-        name: [rounded(row) for row in auditor(images)] for name, images in (("poisons", poisons), ("bases", bases))
-    }
+        return [None] * len(trials)
+    said = iter(rounded(row) for row in auditor([image for trial in trials for images in trial for image in images]))
+    return [
+        {"poisons": [next(said) for _ in poisons], "bases": [next(said) for _ in bases]} for poisons, bases in trials
+    ]

@@ -104,7 +104,7 @@ def _computed(
     net: Net, images: Images, batch: Sequence[int], pool: ThreadPoolExecutor
 ) -> list[tuple[str, bytes | None, str]]:
     """Rows for the cache: (content, feature or None, conversions as JSON, or why there is no feature)."""
-    results = list(pool.map(lambda i: _seen(net, images, i), batch))
+    results = list(pool.map(lambda i: seen(net, images, i), batch))
     vectors = iter(net.forward([result[0] for result in results if not isinstance(result, Unreadable)]))
     rows: list[tuple[str, bytes | None, str]] = []
     for i, result in zip(batch, results, strict=True):
@@ -121,7 +121,8 @@ def _computed(
     return rows
 
 
-def _seen(net: Net, images: Images, i: int) -> tuple[Tensor, Decoded] | Unreadable:
+def seen(net: Net, images: Images, i: int) -> tuple[Tensor, Decoded] | Unreadable:
+    """A picture as the network sees it, normalised (3, H, W); or why it cannot be seen."""
     try:
         decoded = images.decode(i)
         width, height = decoded.image.size
@@ -169,7 +170,7 @@ def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _key(net: Net) -> str:
     between = {
         "weights": net.weights,
-        "code": _code(net.body),
+        "code": code(net.body),
         "name": net.name,
         "view": asdict(net.view),
         "device": net.device.type,
@@ -178,8 +179,8 @@ def _key(net: Net) -> str:
     return hashlib.sha256(json.dumps(between, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _code(body: nn.Module) -> str:
-    """Of the user's own network: the same weights in another `forward` give other features."""
+def code(body: nn.Module) -> str:
+    """SHA-256 of the source of the user's own network: the same weights in another `forward` give other features."""
     names = {type(module).__module__ for module in body.modules()}
     own = sorted(name for name in names if name.partition(".")[0] not in ("torch", "torchvision", "timm"))
     total = hashlib.sha256()

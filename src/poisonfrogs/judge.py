@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -41,6 +41,8 @@ class Verdict:
     accuracy: float  # on the test pictures other than the target
     normals: Tensor | None  # (classes, d) weights of a linear head
     biases: Tensor | None = None  # (classes,) of that head
+    failure: str | None = None  # why the victim could not be trained; then the rest is what guessing gives
+    space: Mapping[str, Tensor] | None = None  # what a victim of its own features leaves for the report
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ class HeadJudge:
         asked = heads.predict(scene.target_features[list(targets)][:, None])[:, 0]
         right = self._right(scene, heads)
         return [
-            Verdict(asked[i].numpy(), _accuracy(right[i], target), heads.weight[i].T, heads.bias[i])
+            Verdict(asked[i].numpy(), accuracy(right[i], target), heads.weight[i].T, heads.bias[i])
             for i, target in enumerate(targets)
         ]
 
@@ -119,7 +121,7 @@ class VictimJudge:
             predict = self._asked(partial(self.victim, images, labels, seed=seed))
             said = self._probabilities(self._asked(partial(predict, scene.targets)), scene)
             right = said[: len(scene.test)].argmax(1) == scene.test.labels
-            verdicts.append(Verdict(said[target], _accuracy(right, target), None))
+            verdicts.append(Verdict(said[target], accuracy(right, target), None))
         return verdicts
 
     def _asked(self, call: Callable[[], Any]) -> Any:
@@ -145,5 +147,6 @@ class VictimJudge:
         return np.asarray(said)
 
 
-def _accuracy(right: np.ndarray, target: int) -> float:
+def accuracy(right: np.ndarray, target: int) -> float:
+    """The share of right answers on the test pictures (n,) other than the target, a row of them or beyond."""
     return float(np.delete(right, target).mean() if target < len(right) else right.mean())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring as _text
@@ -34,6 +34,9 @@ class Lines(Protocol):
     """What a manifest is read from."""
 
     def readline(self, limit: int, /) -> bytes: ...
+
+
+Likely = Callable[[], Entry | None]  # what the next line probably is about
 
 
 class Row(NamedTuple):
@@ -78,15 +81,22 @@ def row_of(entry: Entry, sources: Sources) -> Row:
 
 def encode(row: Row) -> bytes:
     """One line."""
-    path, size, mtime, content, link = row.entry
+    return _head(row.entry) + _tail(row.label, row.metadata)
+
+
+def _head(entry: Entry) -> bytes:
+    path, size, mtime, content, link = entry
     what = f'"size":{size},"mtime_ns":{mtime},"sha256":"{content}"' if link is None else f'"link":{_text(spell(link))}'
-    more = {"label": row.label, **row.metadata} if row.label is not None else row.metadata
-    tail = "".join(f',"{name}":{_text(value)}' for name, value in more.items())
-    return f'{{"path":{_text(spell(path))},{what}{tail}}}\n'.encode()
+    return f'{{"path":{_text(spell(path))},{what}'.encode()
 
 
-def read(file: Lines, name: str) -> Iterator[Row]:
-    """The rows of a manifest, checked one by one.
+def _tail(label: str | None, metadata: dict[str, str]) -> bytes:
+    more = {"label": label, **metadata} if label is not None else metadata
+    return ("".join(f',"{name}":{_text(value)}' for name, value in more.items()) + "}\n").encode()
+
+
+def read(file: Lines, name: str, *, likely: Likely = lambda: None) -> Iterator[Row]:
+    """The rows of a manifest, checked one by one; one that is `likely` to come next is found without being parsed.
 
     Raises InputError for anything that `encode` does not write, and for rows out of order.
     """
@@ -96,7 +106,7 @@ def read(file: Lines, name: str) -> Iterator[Row]:
     while line := file.readline(_LONGEST):
         number += 1
         try:
-            row = _row(line)
+            row = _row(line, likely())
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = str(error)[:200]
             raise InputError(f"{name}, line {number} is no entry of a manifest ({why}); sign the data again") from None
@@ -108,26 +118,40 @@ def read(file: Lines, name: str) -> Iterator[Row]:
         raise InputError(f"{name} names no files; nothing could be checked")
 
 
-def _row(line: bytes) -> Row:
-    what, _ = _decode(line.decode("utf-8"))  # what follows is compared below
+def _row(line: bytes, likely: Entry | None) -> Row:
+    entry = likely
+    if entry is None or not line.startswith(head := _head(entry)):
+        entry = _entry(line)
+        head = _head(entry)
+        if not line.startswith(head):
+            raise ValueError("it is not written as it should be")
+    return Row(entry, *_told(line[len(head) :]))
+
+
+def _entry(line: bytes) -> Entry:
+    what, _ = _decode(line.decode("utf-8"))  # what follows is compared with what should be there
     path = unspell(what["path"])
     if _OUTSIDE.search(path):
         raise ValueError(f"{what['path']!r} is no path inside a tree")
     if "link" in what:
-        entry = Entry(path, link=unspell(what["link"]))
-    else:
-        size, mtime, content = what["size"], what["mtime_ns"], what["sha256"]
-        if type(size) is not int or type(mtime) is not int or size not in _COUNT or not _HASH.fullmatch(content):
-            raise ValueError("a size, a time or a hash of the wrong kind")
-        entry = Entry(path, size, mtime, content)
+        return Entry(path, link=unspell(what["link"]))
+    size, mtime, content = what["size"], what["mtime_ns"], what["sha256"]
+    if type(size) is not int or type(mtime) is not int or size not in _COUNT or not _HASH.fullmatch(content):
+        raise ValueError("a size, a time or a hash of the wrong kind")
+    return Entry(path, size, mtime, content)
+
+
+@lru_cache
+def _told(tail: bytes) -> tuple[str | None, dict[str, str]]:
+    """Label and metadata, as `_tail` writes them: neighbours in a folder mostly have the same."""
+    what, _ = _decode("{" + tail.decode("utf-8").removeprefix(","))
     label, metadata = what.get("label"), {name: what[name] for name in FIELDS if name in what}
     for text in metadata.values() if label is None else (label, *metadata.values()):
         if type(text) is not str:
             raise ValueError("a text of the wrong kind")
-    row = Row(entry, label, metadata)
-    if encode(row) != line:
+    if _tail(label, metadata) != tail:
         raise ValueError("it is not written as it should be")
-    return row
+    return label, metadata
 
 
 def differences(old: Iterable[Row], new: Iterable[Row], *, metadata: bool) -> Iterator[Difference]:
@@ -153,9 +177,9 @@ def differences(old: Iterable[Row], new: Iterable[Row], *, metadata: bool) -> It
 
 
 def _side_by_side(old: Iterable[Row], new: Iterable[Row]) -> Iterator[tuple[Row | None, Row | None]]:
-    """Rows of the same path together, in order; None where one side has no such path."""
+    """Rows of the same path together, in order; None where one side has no such path. The new one is asked first."""
     befores, afters = iter(old), iter(new)
-    before, after = next(befores, None), next(afters, None)
+    after, before = next(afters, None), next(befores, None)
     while before is not None or after is not None:
         if after is None or (before is not None and before.entry.path < after.entry.path):
             yield before, None
@@ -165,7 +189,7 @@ def _side_by_side(old: Iterable[Row], new: Iterable[Row]) -> Iterator[tuple[Row 
             after = next(afters, None)
         else:
             yield before, after
-            before, after = next(befores, None), next(afters, None)
+            after, before = next(afters, None), next(befores, None)
 
 
 def _content(entry: Entry) -> object:

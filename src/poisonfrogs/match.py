@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from poisonfrogs.compare import LIMIT, OPACITIES, Comparison, blend, compare
 from poisonfrogs.images import Images
 from poisonfrogs.neighbours import DIM, coarse, halved, mirrored, nearest, normalised, plain, thumbnails, unit
 from poisonfrogs.pictures import Unreadable
-from poisonfrogs.progress import Progress, counting
+from poisonfrogs.progress import Progress, foretelling
 from poisonfrogs.types import InputError
 
 KINDS = ("identical", "identical pixels", "re-encoded", "resized", "perturbed", "blend")
@@ -66,15 +67,14 @@ def match(
     search = _Search.over(data, known, same, progress)
     findings = {finding.row: finding for finding in search.identical()}
     todo = [i for i in range(len(data)) if i not in findings and i not in search.unreadable_data]
-    stage = f"comparing ({'faiss' if _has_faiss() else 'NumPy'})"
-    for start in range(0, len(todo), _CHUNK):
-        rows = np.array(todo[start : start + _CHUNK], dtype=np.int64)
-        progress(stage, start, len(todo))
+    tell = foretelling(progress, f"comparing ({'faiss' if _has_faiss() else 'NumPy'})", len(todo))
+    tell(0)
+    for rows in _chunks(todo):
         found = list(search.copies(rows))
         findings |= {finding.row: finding for finding in found}
         left = np.array([row for row in rows if row not in findings], dtype=np.int64)
         findings |= {finding.row: finding for finding in search.blends(left)}
-    progress(stage, len(todo), len(todo))
+        tell(len(rows))
     unreadable = {known.ids[i]: why for i, why in search.unreadable_known.items()}
     unreadable |= {data.ids[i]: why for i, why in search.unreadable_data.items()}
     return Matches(
@@ -84,6 +84,13 @@ def match(
         readable=(len(data) - len(search.unreadable_data), len(known) - len(search.unreadable_known)),
         unreadable=unreadable,
     )
+
+
+def _chunks(todo: Sequence[int]) -> Iterator[np.ndarray]:
+    """What is looked up at a time; little at first, so that it is soon known how long all of it takes."""
+    starts = [0, *range(_CHUNK // 4, len(todo), _CHUNK), len(todo)]
+    for start, end in pairwise(starts if todo else ()):
+        yield np.array(todo[start:end], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +105,9 @@ class _Search:
 
     @classmethod
     def over(cls, data: Images, known: Images, same: bool, progress: Progress) -> _Search:
-        thumbs, unknown = thumbnails(known, counting(progress, "reading the known pictures", len(known)))
+        thumbs, unknown = thumbnails(known, foretelling(progress, "reading the known pictures", len(known)))
         looked_at, unread = (
-            (thumbs, unknown) if same else thumbnails(data, counting(progress, "reading the pictures", len(data)))
+            (thumbs, unknown) if same else thumbnails(data, foretelling(progress, "reading the pictures", len(data)))
         )
         return cls(data, known, same, looked_at, thumbs, unread, unknown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +45,14 @@ class Net:
             features[start : start + len(batch)] = self.body(padded)[: len(batch)]
         return features
 
-    def extractor(self, precision: str) -> Extractor:
-        """The differentiable path for crafting, through the view's twin; `precision` is bf16 or fp32."""
+    def extractor(self, precision: str, before: Callable[[Tensor], Tensor] = lambda picture: picture) -> Extractor:
+        """The differentiable path for crafting, through the view's twin; `precision` is bf16 or fp32.
+
+        `before`: what happens to a picture (3, h, w) before the view.
+        """
 
         def extract(pictures: list[Tensor]) -> Tensor:
-            seen = torch.stack([self.view(picture) for picture in pictures])
+            seen = torch.stack([self.view(before(picture)) for picture in pictures])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 features: Tensor = self.body(seen.contiguous(memory_format=torch.channels_last))
             return features.float()
@@ -64,8 +67,9 @@ def load(
     view: str = "model",
     size: int | None = None,
     device: str = "cpu",
+    untrained: bool = False,
 ) -> Net:
-    """Load a frozen extractor.
+    """Load a frozen extractor; `untrained`: random weights where no file is given, for a training to start from.
 
     `model`: a timm or torchvision name (`torchvision/NAME` where both have it), `NAME=FILE`, or
     `module:factory`, whose module returns features and has an attribute `data_config` (as timm's:
@@ -78,7 +82,7 @@ def load(
     name, _, file = model.partition("=")
     if file and weights:
         raise InputError(f"weights are named twice, in --model ({file}) and in --weights ({weights}); name one")
-    body, transform, source = resolve(name, file or weights, size)
+    body, transform, source = resolve(name, file or weights, size, untrained=untrained)
     seen = twin(transform)
     if view == "squash":
         side = size or (seen.crop or (seen.resize,))[0]

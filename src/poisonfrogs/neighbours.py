@@ -74,8 +74,9 @@ def coarse(pictures: np.ndarray) -> np.ndarray:
 def halved(vectors: np.ndarray) -> np.ndarray:
     """Vectors of thumbnails half the side, float32 (n, DIM / 4)."""
     half = SIDE // 2
-    areas = vectors.reshape(-1, half, 2, half, 2, 3).mean(axis=(2, 4), dtype=np.float32)
-    return np.asarray(areas.reshape(-1, DIM // 4))
+    pixels = vectors.reshape(-1, half, 2, half, 2, 3)
+    areas = pixels[:, :, 0, :, 0] + pixels[:, :, 0, :, 1] + pixels[:, :, 1, :, 0] + pixels[:, :, 1, :, 1]
+    return np.asarray(areas.reshape(-1, DIM // 4) / np.float32(4))  # mean(axis=(2, 4)) takes three times as long
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from poisonfrogs.types import InputError
 
@@ -129,6 +129,22 @@ def encode(pixels: np.ndarray, store: str = "png", mark: str | None = MARK) -> b
         image.save(out, "PNG", pnginfo=text, compress_level=6)
     else:
         image.save(out, "JPEG", quality=jpeg_quality(store), comment=(mark or "").encode("ascii"))
+    return out.getvalue()
+
+
+def encoded_like(content: bytes | None, image: Image.Image, mark: str | None = None) -> bytes | None:
+    """The picture as JPEG, with the tables and the subsampling of the file `content`; None where that is no JPEG."""
+    if not content or not content.startswith(b"\xff\xd8"):
+        return None
+    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+        if file.format != "JPEG" or not isinstance(file, JpegImagePlugin.JpegImageFile) or file.mode != "RGB":
+            return None
+        tables, sampling = file.quantization, JpegImagePlugin.get_sampling(file)
+    out = io.BytesIO()
+    try:
+        image.save(out, "JPEG", qtables=tables, subsampling=max(sampling, 0), comment=(mark or "").encode("ascii"))
+    except (ValueError, TypeError, OSError):  # tables that can be read and not written, such as those of 16 bits
+        return None
     return out.getvalue()
 
 

@@ -14,6 +14,48 @@ GROUP = 16  # targets crafted together at most; part of the plan, since a batch'
 EVADED = 3  # the first targets, of which evasion examples are made for the report
 SAMPLE = 1024  # clean training pictures whose features are left for the report, at most
 VOTERS = 10  # neighbours for each operation to withstand, where nothing trusted tells better
+
+
+class ByContext:
+    """The default of an option whose value follows from --context."""
+
+    def __str__(self) -> str:
+        return "by --context"
+
+
+BY_CONTEXT: Any = ByContext()
+_END_TO_END: dict[str, Any] = {
+    "model": "alexnet32",
+    "targets": 30,
+    "base_choice": "random",
+    "poisons": 50,
+    "watermark": 0.3,
+    "eps": None,
+    "beta": 0.1,
+    "passes": 300,
+    "overshoot": 0.0,
+    "epochs": 10,
+    "learning_rate": 1.85e-5,
+    "clean_epochs": 22,
+    "trials_per_seed": 10,
+}
+# what an option is by default in each context: the paper's protocol for it
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "transfer": {
+        "model": "tf_efficientnet_lite0",
+        "targets": 20,
+        "base_choice": "nearest",
+        "poisons": 1,
+        "watermark": 0.0,
+        "eps": 8 / 255,
+        "beta": 0.25,
+        "passes": 90,
+        "overshoot": 5.0,
+        **dict.fromkeys(("epochs", "learning_rate", "clean_epochs", "trials_per_seed")),
+    },
+    "end-to-end": _END_TO_END,
+    "scratch": {**_END_TO_END, "epochs": 22, "learning_rate": 3e-3},
+}
 # options that say where and how, not what
 WHERE = ("data", "out", "cache", "threads", "workers", "engine", "save", "manifest", "require_signed")
 
@@ -48,11 +90,15 @@ class Pipeline:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(Pipeline):
-    """Measure how many targets fall to one correctly labelled poison each (Poison Frogs!, frozen extractor)."""
+    """Measure how many targets fall to correctly labelled poisons (Poison Frogs!, Shafahi et al. 2018)."""
 
+    context: Literal["transfer", "end-to-end", "scratch"] = "transfer"
+    """What is trained: the last layer of a frozen extractor; every layer, from a clean network; or from nothing."""
+    model: str = BY_CONTEXT
+    """timm or torchvision name, NAME=FILE (.safetensors or .pth), or module:factory."""
     out: Path = Path("runs/audit")
     """Run folder. The same command goes on with an unfinished run."""
-    targets: int | Literal["all"] = 20
+    targets: int | Literal["all"] = BY_CONTEXT
     """How many test pictures to attack, over every ordered pair of classes in turn."""
     target: tuple[str, ...] = ()
     """Particular pictures to attack: ids (paths relative to DATA), or files outside it with --target-class."""
@@ -60,36 +106,58 @@ class Audit(Pipeline):
     """Attack pictures of this class only."""
     base_class: str | None = None
     """Poisons of this class only: what the targets are to be taken for."""
-    base_choice: Literal["nearest", "random"] = "nearest"
-    """Training pictures to perturb: nearest to the target in feature space, or any of the base class."""
-    poisons: int = 1
+    target_choice: Literal["random", "least-confident"] = "random"
+    """Test pictures to attack: any, or those the clean classifier gets right with the least confidence."""
+    base_choice: Literal["nearest", "random", "farthest"] = BY_CONTEXT
+    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the class."""
+    poisons: int = BY_CONTEXT
     """Poisons for each target."""
-    watermark: float = 0.0
+    watermark: float = BY_CONTEXT
     """Opacity at which the target is blended into each base before crafting."""
     replace: bool = False
     """Poisons take the places of their bases in the training set, instead of being added."""
-    eps: float | None = 8 / 255
+    eps: float | None = BY_CONTEXT
     """l-inf budget, such as 8/255 or 0.03; none for the paper's beta form."""
-    beta: float = 0.25
+    beta: float = BY_CONTEXT
     """The paper's beta_0, used with --eps none."""
-    passes: int = 60
+    passes: int = BY_CONTEXT
     """Forward and backward passes for each poison, at most."""
-    overshoot: float = 5.0
+    overshoot: float = BY_CONTEXT
     """How far beyond the target to aim, in feature units; 0 is the paper's plain form."""
     head: str = "paper"
     """The victim's head: paper (Adam 0.01, 100 epochs), logistic:C, or certified[:FAMILY[:PARAMETER]] beside it."""
+    epochs: int | None = BY_CONTEXT
+    """Epochs of the victim, where every layer is trained."""
+    learning_rate: float | None = BY_CONTEXT
+    """Of the victim's Adam, where every layer is trained."""
+    clean_epochs: int | None = BY_CONTEXT
+    """Epochs of the clean network that poisons are made with, and that end-to-end victims start from."""
+    trials_per_seed: int | None = BY_CONTEXT
+    """Trials whose victims share a seed, and so a clean control, where every layer is trained."""
     victim: str | None = None
     """Your own training code as the victim: module:function, (images, labels, *, seed) -> predict."""
     auditor: str | None = None
     """Independent network that is asked what each stored poison shows, for the report; as --model takes it."""
     store: str = "png"
     """How poisons are stored, and judged: png, or jpeg:Q."""
+    robust: str | None = None
+    """What the attacker expects of the pipeline, and crafts through: jpeg:75-95, crop, or jpeg:75-95,crop."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic while crafting; every check and verdict is fp32."""
+    """Arithmetic while crafting; of whole networks, in their training instead. Every check and verdict is fp32."""
     workers: int = 1
     """Processes, or workers of a cluster; with more than one, each has cores // workers threads unless told."""
     engine: str = "processes"
     """Where the workers are: processes, ray (a cluster of this machine), or ray:HOST:PORT."""
+
+    def __post_init__(self) -> None:
+        for name, value in DEFAULTS.get(self.context, {}).items():
+            if getattr(self, name) is BY_CONTEXT:
+                object.__setattr__(self, name, value)
+
+    @property
+    def retrained(self) -> bool:
+        """Whether the victim trains every layer."""
+        return self.context != "transfer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +166,7 @@ class Trial:
 
     trial_id: int
     group: int
+    block: int  # trials of a block share their victims' seed
     target: int  # row of the test pictures, those from outside DATA after them
     target_id: str
     target_class: int
@@ -123,6 +192,7 @@ class Certify(Pipeline):
 def validate(audit: Audit) -> None:
     """Raises InputError for options of an audit that no data could satisfy."""
     from poisonfrogs.pictures import jpeg_quality
+    from poisonfrogs.robust import robust
 
     limits: list[tuple[str, Any, bool, str]] = [
         ("--eps", audit.eps, audit.eps is None or 0 <= audit.eps <= 1, "a number from 0 to 1, such as 8/255, or none"),
@@ -136,12 +206,33 @@ def validate(audit: Audit) -> None:
     ]
     _refuse_outside(limits)
     _validate_pipeline(audit)
+    _validate_context(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
+    robust(audit.robust)
     if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
         raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
     if audit.victim and audit.head != "paper":
         raise InputError(f"--victim {audit.victim} and --head {audit.head} both name a victim; give one")
+
+
+def _validate_context(audit: Audit) -> None:
+    if audit.context not in DEFAULTS:
+        raise InputError(f"--context {audit.context!r} is unknown; expected one of {', '.join(DEFAULTS)}")
+    for name in ("epochs", "learning_rate", "clean_epochs", "trials_per_seed"):
+        flag, value = f"--{name.replace('_', '-')}", getattr(audit, name)
+        if not audit.retrained and value is not None:
+            raise InputError(f"{flag} is about training every layer; give it with --context end-to-end or scratch")
+        if audit.retrained:
+            least = "a number above 0" if name == "learning_rate" else "a number from 1"
+            _refuse_outside([(flag, value, value is not None and 0 < value < float("inf"), least)])
+    if not audit.retrained:
+        return
+    other = "--victim" if audit.victim else "--head" if audit.head != "paper" else None
+    if other:
+        raise InputError(f"--context {audit.context} trains every layer by a recipe of its own; leave {other} away")
+    if audit.context == "scratch" and (audit.weights or "=" in audit.model):
+        raise InputError("--context scratch starts from random weights; give --model without a file of weights")
 
 
 def validate_certify(certify: Certify) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from poisonfrogs import manifest, pair, signing, sources, tree
 from poisonfrogs.manifest import Difference, Row
-from poisonfrogs.progress import Progress, counting
+from poisonfrogs.progress import Progress, foretelling
 from poisonfrogs.sources import Sources
 from poisonfrogs.tree import Entry
 from poisonfrogs.types import InputError
@@ -84,7 +84,7 @@ def sign(
     with pair.writing(path) as file:
         file.write(manifest.HEADER)
         files = links = size = 0
-        for entry in tree.entries(root, progress=counting(progress, "hashing", seen.total)):
+        for entry in tree.entries(root, progress=foretelling(progress, "hashing", seen.total)):
             file.write(manifest.encode(manifest.row_of(entry, origins)))
             files += entry.link is None
             links += entry.link is not None
@@ -122,19 +122,22 @@ def verify(
     origins = sources.read(known, root) if known else Sources({})
     outside: list[str] = []
     checked = 0
+    latest: Entry | None = None  # of what is there now: most often what the manifest's next line is about
 
     def now(entries: Iterator[Entry]) -> Iterator[Row]:
-        nonlocal checked
+        nonlocal checked, latest
         for entry in entries:
             checked += 1
+            latest = entry if not fast else None  # without its hash it is no line of a manifest
             if entry.link is not None and tree.leads_outside(root, entry.path):
                 outside.append(tree.spell(entry.path))
             yield manifest.row_of(entry, origins)
 
     with pair.reading(path, key) as (signed, file):
-        tell = counting(progress, "comparing", _total(signed.predicate))
+        tell = foretelling(progress, "comparing", _total(signed.predicate))
         entries = tree.stats(root, progress=tell) if fast else tree.entries(root, progress=tell)
-        found = tuple(manifest.differences(manifest.read(file, str(path)), now(entries), metadata=known is not None))
+        signed_rows = manifest.read(file, str(path), likely=lambda: latest)
+        found = tuple(manifest.differences(signed_rows, now(entries), metadata=known is not None))
     return Verified(
         manifest=str(path),
         keyid=signed.keyid,

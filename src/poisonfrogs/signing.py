@@ -122,7 +122,11 @@ def opened(content: bytes, key: SSlibKey, name: str) -> Signed:
     found = _parsed(content, name)
     try:
         signed = Envelope.from_dict(copy.deepcopy(found))  # it changes its argument
+        if _written(signed.to_dict()) != content:  # base64 has bits that nothing is decoded from
+            raise InputError(f"{name} is truncated or altered; nothing below it is trusted")
         signed.verify([key], threshold=1)
+    except InputError:
+        raise
     except VerificationError:
         raise InputError(_refusal(found, key, name)) from None
     except Exception as error:  # hostile bytes raise many kinds

@@ -17,7 +17,9 @@ def counted(rows: Sequence[Row], classes: Sequence[str]) -> Counted:
     eligible = [row for row in rows if row["eligible"]]
     successes = sum(row["success"] for row in rows)
     wrong = sum(row["control_wrong"] for row in rows)
-    watermarked = [row["watermark_only_success"] for row in eligible if row["watermark_only_success"] is not None]
+    watermarked, as_jpeg = (
+        [row[key] for row in eligible if row[key] is not None] for key in ("watermark_only_success", "as_jpeg_success")
+    )
     drops = [row["control_accuracy"] - row["accuracy"] for row in rows]
     return {
         "n_trials": len(rows),
@@ -28,6 +30,8 @@ def counted(rows: Sequence[Row], classes: Sequence[str]) -> Counted:
         "n_failed_trials": sum(row["failed"] for row in rows),
         "control_rate": _mean([row["control_wrong"] for row in rows]),
         "control_ci95": _interval(wrong, len(rows)),
+        "as_jpeg_rate": _mean(as_jpeg),
+        "as_jpeg_ci95": _interval(sum(as_jpeg), len(as_jpeg)) if as_jpeg else None,
         "watermark_only_rate": _mean(watermarked),
         "watermark_only_ci95": _interval(sum(watermarked), len(watermarked)) if watermarked else None,
         "median_confidence": _median([_of_base(row, "probabilities", classes) for row in eligible]),

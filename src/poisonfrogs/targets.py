@@ -46,14 +46,21 @@ def pairs(classes: int, target: int | None, base: int | None) -> list[tuple[int,
 
 
 def draw(
-    wanted: int | Literal["all"], labels: np.ndarray, turns: Sequence[tuple[int, int]], seed: int
+    wanted: int | Literal["all"],
+    labels: np.ndarray,
+    turns: Sequence[tuple[int, int]],
+    seed: int,
+    confidence: np.ndarray | None = None,
 ) -> list[tuple[int, int]]:
     """(row of the test pictures, base class): the pairs take turns, no picture is drawn twice.
 
-    Raises InputError when more targets are wanted than there are.
+    With `confidence`, a clean classifier's probabilities (n, classes) for the test pictures: not at random, but those
+    that it gets right, the least confident first. Raises InputError when more targets are wanted than there are.
     """
     generator = np.random.default_rng(seed_of(seed, "targets"))
     waiting = {t: list(generator.permutation(np.flatnonzero(labels == t))) for t in sorted({t for t, _ in turns})}
+    if confidence is not None:
+        waiting = {t: _surest_first(rows, confidence, t) for t, rows in waiting.items()}
     available = sum(map(len, waiting.values()))
     count = available if wanted == "all" else wanted
     if count > available:
@@ -67,6 +74,12 @@ def draw(
         if waiting[target_class]:
             drawn.append((int(waiting[target_class].pop()), base_class))
     return drawn
+
+
+def _surest_first(rows: Sequence[int], confidence: np.ndarray, label: int) -> list[int]:
+    """The rows that are rightly classified, the least confident last."""
+    right = [row for row in rows if confidence[row].argmax() == label]
+    return sorted(right, key=lambda row: -confidence[row, label])
 
 
 def nearest(target: np.ndarray, features: np.ndarray, rows: np.ndarray, count: int) -> list[int]:
@@ -89,10 +102,16 @@ def outside(audit: Audit, dataset: DataSet) -> Images:
     return data.files([str(path) for path in paths], [label] * len(paths))
 
 
-def drawn(audit: Audit, dataset: DataSet, targets: Images, pairs: Sequence[tuple[int, int]]) -> list[Drawn]:
-    """The targets asked for by name, each against every base class; or a draw. Raises InputError."""
+def drawn(
+    audit: Audit,
+    dataset: DataSet,
+    targets: Images,
+    pairs: Sequence[tuple[int, int]],
+    confidence: np.ndarray | None = None,
+) -> list[Drawn]:
+    """The targets asked for by name, each against every base class; or a draw (see `draw`). Raises InputError."""
     if not audit.target:
-        return draw(audit.targets, dataset.test.labels, pairs, audit.seed)
+        return draw(audit.targets, dataset.test.labels, pairs, audit.seed, confidence)
     rows = list(dict.fromkeys(_row(name, dataset, targets) for name in audit.target))  # named twice is one target
     found = [(row, base) for row in rows for target, base in pairs if target == targets.labels[row]]
     left_out = set(rows) - {row for row, _ in found}
@@ -142,7 +161,8 @@ def trials(
     return [
         Trial(
             trial_id=number,
-            group=number // GROUP,
+            group=number // (1 if audit.retrained else GROUP),
+            block=number // (audit.trials_per_seed or GROUP),
             target=target,
             target_id=targets.ids[target],
             target_class=int(targets.labels[target]),
@@ -159,8 +179,9 @@ def _bases(
     audit: Audit, dataset: DataSet, target: str, base_class: int, train: np.ndarray, feature: np.ndarray
 ) -> list[int]:
     rows = _enough(audit, dataset, base_class)
-    if audit.base_choice == "nearest":
-        return nearest(feature, train, rows, audit.poisons)
+    if audit.base_choice != "random":
+        ordered = nearest(feature, train, rows, len(rows))
+        return (ordered if audit.base_choice == "nearest" else ordered[::-1])[: audit.poisons]
     generator = np.random.default_rng(seed_of(audit.seed, "bases", target, base_class))
     return [int(row) for row in generator.choice(rows, audit.poisons, replace=False)]
 

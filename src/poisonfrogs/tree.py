@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from poisonfrogs.types import InputError
 
 Progress = Callable[[int], None]  # told how many more entries are done
-_FILES, _BYTES = 256, 32 << 20  # of a chunk at most, a file at least
+_FILES, _BYTES = 512, 32 << 20  # of a chunk at most, a file at least
 _ALONE = 4  # chunks that take less time than processes take to start
 _BLOCK = 1 << 20
 _Content = tuple[int, int, str]  # size, mtime_ns, SHA-256
@@ -187,7 +187,7 @@ def entries(root: bytes, *, progress: Progress = lambda done: None, processes: i
     count = processes or os.cpu_count() or 1
     hashed: Iterator[list[Entry]]
     if len(first) <= _ALONE or count == 1:
-        hashed = (_joined(chunk, _contents(root, chunk)) for chunk in chain(first, chunks))
+        hashed = (_joined(chunk, _contents(root, _files(chunk))) for chunk in chain(first, chunks))
     else:
         hashed = _in_processes(root, chain(first, chunks), count)
     for chunk in hashed:
@@ -225,7 +225,7 @@ def _in_processes(root: bytes, chunks: Iterator[list[Found]], count: int) -> Ite
     waiting: deque[tuple[list[Found], Future[list[_Content | None]]]] = deque()
     try:
         for chunk in chunks:
-            waiting.append((chunk, pool.submit(_contents, root, chunk)))
+            waiting.append((chunk, pool.submit(_contents, root, _files(chunk))))
             if len(waiting) > 4 * count:
                 yield _joined(*_first_of(waiting))
         while waiting:
@@ -258,9 +258,14 @@ def _joined(chunk: list[Found], contents: list[_Content | None]) -> list[Entry]:
     ]
 
 
-def _contents(root: bytes, chunk: list[Found]) -> list[_Content | None]:
-    """What each file of a chunk holds, None for links; runs in a process of its own, so plain tuples go back."""
-    return [_content(root + found.path) if found.link is None else None for found in chunk]
+def _files(chunk: list[Found]) -> list[bytes | None]:
+    """The paths of a chunk's files, None for links: plain values cross to another process soonest."""
+    return [found.path if found.link is None else None for found in chunk]
+
+
+def _contents(root: bytes, files: list[bytes | None]) -> list[_Content | None]:
+    """What each file holds, None for links; runs in a process of its own, so plain tuples go back."""
+    return [None if path is None else _content(root + path) for path in files]
 
 
 def _content(path: bytes) -> _Content:

@@ -18,14 +18,15 @@ from poisonfrogs import exhibits
 from poisonfrogs.defence import Defence
 from poisonfrogs.journal import write_bytes
 from poisonfrogs.judge import Auditor, Judge, Scene, Verdict
-from poisonfrogs.pictures import decode, encode, suffix
+from poisonfrogs.pictures import MARK, decode, encode, encoded_like, suffix
 from poisonfrogs.plan import Audit, Trial, seed_of
+from poisonfrogs.robust import robust
 from poisonfrogs.stats import rounded
 from poisonfrogs.train import Surrogate
-from poisonfrogs.types import Attack, Crafted, Edit, Goal
+from poisonfrogs.types import Attack, Crafted, Edit, Goal, Stop
 
 Row = dict[str, Any]
-Arms = dict[str, Verdict]  # poisoned, control, and watermark_only where there is a watermark
+Arms = dict[str, Verdict]  # poisoned and control; watermark_only and as_jpeg where they are asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Setting:
     audit: Audit
     scene: Scene
     attack: Attack
-    surrogate: Surrogate
+    surrogate: Surrogate | None  # the attacker's guess at a linear head; None where every layer is trained
     judge: Judge
     folder: Path
     auditor: Auditor | None = None
@@ -48,6 +49,7 @@ class _Poison:
 
     file: str  # relative to the run folder
     stored: Image.Image  # decoded from the file
+    as_jpeg: Image.Image | None  # the same as the JPEG that its base is, where it is one
     start: np.ndarray  # uint8 (h, w, 3): the base, with the watermark if there is one
     base: Image.Image
     passes: int
@@ -79,9 +81,13 @@ def run(setting: Setting, trials: Sequence[Trial], failure: str | None = None) -
     exhibits.pictures(setting.folder, setting.scene, trials)
     pairs = [(said["poisoned"], said["control"]) for said in verdicts]
     exhibits.features(setting.folder, setting.scene, trials, after, pairs)
+    asked = [([poison.stored for poison in mine], [poison.base for poison in mine]) for mine in poisons]
     shown = [
-        _exhibited(setting, trial, mine, said["control"])
-        for trial, mine, said in zip(trials, poisons, verdicts, strict=True)
+        {
+            "auditor": opinion,
+            "evasions": exhibits.evasions(setting.folder, setting.scene, trial, said["control"]),
+        }
+        for trial, said, opinion in zip(trials, verdicts, exhibits.opinions(setting.auditor, asked), strict=True)
     ]
     exhibiting = time.perf_counter() - started - total
     seconds = {"crafting": round(crafting, 3), "total": round(total, 3), "exhibits": round(exhibiting, 3)}
@@ -101,7 +107,7 @@ def _judged(setting: Setting, trials: Sequence[Trial], poisons: Sequence[Sequenc
     arms = [_arms(setting, trial, mine) for trial, mine in zip(trials, poisons, strict=True)]
     edits = [edit for mine in arms for edit in mine.values()]
     asked = [trial.target for trial, mine in zip(trials, arms, strict=True) for _ in mine]
-    seed = seed_of(setting.audit.seed, "victim", trials[0].group)
+    seed = seed_of(setting.audit.seed, "victim", trials[0].block)
     verdicts = iter(setting.judge(setting.scene, edits, asked, seed=seed))
     return [{arm: next(verdicts) for arm in mine} for mine in arms]
 
@@ -111,8 +117,14 @@ def _arms(setting: Setting, trial: Trial, poisons: Sequence[_Poison]) -> dict[st
     pictures = {"poisoned": [poison.stored for poison in poisons], "control": [poison.base for poison in poisons]}
     if setting.audit.watermark:
         pictures["watermark_only"] = [Image.fromarray(poison.start) for poison in poisons]
+    encoded = [poison.as_jpeg for poison in poisons if poison.as_jpeg]
+    if len(encoded) == len(poisons):
+        pictures["as_jpeg"] = encoded
     removed = trial.bases if setting.audit.replace else ()
-    return {arm: Edit(added=tuple(added), label=trial.base_class, removed=removed) for arm, added in pictures.items()}
+    arms = {arm: Edit(added=tuple(added), label=trial.base_class, removed=removed) for arm, added in pictures.items()}
+    if setting.audit.retrained:  # the training set as it is: one control serves all trials of a seed
+        arms["control"] = Edit(added=(), label=trial.base_class)
+    return arms
 
 
 def _start(setting: Setting, trial: Trial, base: int) -> Tensor:
@@ -137,14 +149,15 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
         for trial in trials
         for _ in trial.bases
     ]
-    stop = setting.surrogate.watch(
-        targets=scene.target_features[[trial.target for trial in trials]],
-        labels=torch.tensor([trial.base_class for trial in trials]),
-        poisons=setting.audit.poisons,
-    )
-    net, check = scene.net.extractor(setting.audit.precision), scene.net.extractor("fp32")
+    stop = _stop(setting, trials)
+    # the small networks that are trained whole cost little, and the beta form's search stops early in rounded values
+    precision = "fp32" if setting.audit.retrained else setting.audit.precision
+    expected = robust(setting.audit.robust)
+    generator = torch.Generator().manual_seed(seed_of(setting.audit.seed, "robust", trials[0].group))
+    net = scene.net.extractor(precision, expected.looks(generator))
+    checks = [scene.net.extractor("fp32", look) for look in expected.extremes()]
     try:
-        return setting.attack(net, [start.to(device) for start in starts], goals, stop=stop, check=check)
+        return setting.attack(net, [start.to(device) for start in starts], goals, stop=stop, checks=checks)
     except (RuntimeError, MemoryError) as error:  # out of memory, an operator without a gradient, ...
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         return _uncrafted(starts, why)
@@ -152,6 +165,16 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
 
 def _uncrafted(starts: Sequence[Tensor], why: str) -> Crafted:
     return Crafted(pictures=list(starts), passes=[0] * len(starts), failures=[why] * len(starts))
+
+
+def _stop(setting: Setting, trials: Sequence[Trial]) -> Stop:
+    if setting.surrogate is None:  # no head to guess at: all passes are spent
+        return lambda features, indices: torch.zeros(len(indices), dtype=torch.bool)
+    return setting.surrogate.watch(
+        targets=setting.scene.target_features[[trial.target for trial in trials]],
+        labels=torch.tensor([trial.base_class for trial in trials]),
+        poisons=setting.audit.poisons,
+    )
 
 
 def _store(
@@ -168,14 +191,27 @@ def _stored(
     store = setting.audit.store
     file = f"poisons/{trial.trial_id:06d}-{number}{suffix(store)}"
     write_bytes(setting.folder / file, encode(_pixels(picture), store))
+    again = _as_its_base(setting, trial.bases[number], _pixels(picture))
+    if again:
+        write_bytes((setting.folder / file).with_suffix(".jpg"), again)
     return _Poison(
         file=file,
         stored=decode((setting.folder / file).read_bytes()).image,
+        as_jpeg=decode((setting.folder / file).with_suffix(".jpg").read_bytes()).image if again else None,
         start=_pixels(start),
         base=setting.scene.train[trial.bases[number]],
         passes=passes,
         failure=failure,
     )
+
+
+def _as_its_base(setting: Setting, base: int, pixels: np.ndarray) -> bytes | None:
+    """Among JPEGs a poison is one, too: the file that it would be. None where that is not asked of the victims."""
+    if setting.audit.store != "png" or setting.audit.victim or setting.audit.retrained:
+        return None  # stored as asked; or each victim more costs a training
+    images = setting.scene.train
+    content = images.source.read(int(images.rows[base]))
+    return encoded_like(content, Image.fromarray(pixels), MARK) if isinstance(content, bytes) else None
 
 
 def _identity(setting: Setting, trial: Trial, poisons: Sequence[_Poison]) -> Row:
@@ -217,8 +253,9 @@ def _distances(setting: Setting, trial: Trial, after: Tensor) -> Row:
 
 
 def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
-    poisoned, control, watermarked = said["poisoned"], said["control"], said.get("watermark_only")
-    failure = next((poison.failure for poison in poisons if poison.failure), None)
+    poisoned, control = said["poisoned"], said["control"]
+    watermarked, as_jpeg = said.get("watermark_only"), said.get("as_jpeg")
+    failure = next((poison.failure for poison in poisons if poison.failure), poisoned.failure)
     eligible = bool(control.probabilities.argmax() == trial.target_class)
     return {
         "probabilities": rounded(poisoned.probabilities),
@@ -233,20 +270,14 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
         "failure": failure,
         "control_wrong": not eligible,
         "watermark_only_probabilities": rounded(watermarked.probabilities) if watermarked else None,
+        "as_jpeg_probabilities": rounded(as_jpeg.probabilities) if as_jpeg else None,
+        "as_jpeg_success": eligible and failure is None and _fell(trial, as_jpeg) if as_jpeg else None,
         "watermark_only_success": eligible and _fell(trial, watermarked) if watermarked else None,
     }
 
 
 def _fell(trial: Trial, verdict: Verdict) -> bool:
-    return bool(verdict.probabilities.argmax() == trial.base_class)
-
-
-def _exhibited(setting: Setting, trial: Trial, poisons: Sequence[_Poison], control: Verdict) -> Row:
-    stored, bases = [poison.stored for poison in poisons], [poison.base for poison in poisons]
-    return {
-        "auditor": exhibits.opinions(setting.auditor, stored, bases),
-        "evasions": exhibits.evasions(setting.folder, setting.scene, trial, control),
-    }
+    return verdict.failure is None and bool(verdict.probabilities.argmax() == trial.base_class)
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float | None:

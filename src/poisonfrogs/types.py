@@ -52,9 +52,10 @@ class Attack(Protocol):
     """Turns base pictures into poisons, many goals at once."""
 
     def __call__(
-        self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, check: Extractor
+        self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, checks: Sequence[Extractor]
     ) -> Crafted:
-        """`bases`: uint8 (3, h, w). `check`: the same network in full precision, asked before `stop` is believed."""
+        """`bases`: uint8 (3, h, w). `checks`: the same network in full precision, once for each change that a stored
+        picture is to withstand; all are asked before `stop` is believed."""
         ...
 
 
@@ -109,6 +110,8 @@ class Counted(TypedDict):
     n_failed_trials: int
     control_rate: float | None  # share of all drawn whose control is wrong
     control_ci95: list[float]
+    as_jpeg_rate: float | None  # the same with the poisons stored as JPEG, as their bases are; None where they are not
+    as_jpeg_ci95: list[float] | None
     watermark_only_rate: float | None  # the same with the watermarked bases, not crafted; None without --watermark
     watermark_only_ci95: list[float] | None
     median_confidence: float | None  # of the base class at the target, over the eligible
@@ -121,12 +124,22 @@ class Counted(TypedDict):
     auditor: Opinion | None  # with --auditor
 
 
+class CleanNetwork(TypedDict):
+    """The network that poisons were made with, where the victims train every layer."""
+
+    training_loss: float  # mean cross-entropy on its training pictures, after training
+    training_accuracy: float
+    test_accuracy: float
+    recipe: dict[str, Any]
+
+
 class Summary(Counted):
     """What an audit found; summary.json and `--format json` hold the same."""
 
     schema_version: int
     certified_success_rate: float | None  # beside success_rate, with --head certified
     certified: Defended | None
+    clean_network: CleanNetwork | None  # with --context end-to-end and scratch
     seconds_per_trial: float
     checks: list[dict[str, str]]  # name and message of those that fired
     model: dict[str, str]  # name, weights (SHA-256), source

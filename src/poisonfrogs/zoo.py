@@ -1,4 +1,4 @@
-"""Networks by name, without their classifiers: timm's, torchvision's, and the user's own."""
+"""Networks by name, without their classifiers: ours for small pictures, timm's, torchvision's, and the user's own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from timm.data.transforms_factory import create_transform
 from torch import nn
 
 from poisonfrogs import checkpoints
+from poisonfrogs.small import CLASSIFIER, SMALL
 from poisonfrogs.types import InputError
 from poisonfrogs.views import Transform
 
 Resolved = tuple[nn.Module, Transform, str]  # network, its evaluation transform, where its weights came from
+_RANDOM = "random weights"
 _HUBS = ("hf-hub:", "hf_hub:", "local-dir:")
 # classifiers that only training uses; a checkpoint may hold them or not
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
@@ -28,20 +30,23 @@ _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
-def resolve(name: str, file: str | None, size: int | None) -> Resolved:
+def resolve(name: str, file: str | None, size: int | None, *, untrained: bool = False) -> Resolved:
     """The network that a name stands for, with the weights of a file or the library's own.
 
+    `untrained`: where no file is given, the architecture with random weights, drawn from torch's global generator.
     Raises InputError for an unknown name, and weights that do not fit or cannot be fetched.
     """
     if ":" in name and not name.startswith(_HUBS):
         return _own(name, file, size)
+    if name in SMALL:
+        return _small(name, file, size, untrained)
     bare = name.removeprefix("torchvision/")
     if bare == name and (name.startswith(_HUBS) or timm.is_model(name)):
-        return _timm(name, file, size)
+        return _timm(name, file, size, untrained)
     published = torchvision.models.list_models(torchvision.models)
     if bare in published:
-        return _torchvision(bare, file, size)
-    known = {*timm.list_models(), *published}
+        return _torchvision(bare, file, size, untrained)
+    known = {*SMALL, *timm.list_models(), *published}
     near = ", ".join(difflib.get_close_matches(bare, sorted(known), n=3, cutoff=0.5)) or "none"
     raise InputError(
         f"no model is called {name!r}; near names: {near}; "
@@ -49,10 +54,22 @@ def resolve(name: str, file: str | None, size: int | None) -> Resolved:
     )
 
 
-def _timm(name: str, file: str | None, size: int | None) -> Resolved:
-    package = None if file else checkpoints.packaged(name)
+def _small(name: str, file: str | None, size: int | None, untrained: bool) -> Resolved:
+    body: Any = SMALL[name]()
+    if file:
+        checkpoints.load_into(body, checkpoints.read(file), CLASSIFIER, file)
+    elif not untrained:
+        raise InputError(
+            f"{name} has no published weights; give --model {name}=FILE.safetensors, "
+            "or --context end-to-end, which trains it on your pictures"
+        )
+    return body, _eval_transform(body.data_config, size), f"file {file}" if file else _RANDOM
+
+
+def _timm(name: str, file: str | None, size: int | None, untrained: bool) -> Resolved:
+    package = None if file or untrained else checkpoints.packaged(name)
     try:
-        body = timm.create_model(name, pretrained=not file and not package, num_classes=0)
+        body = timm.create_model(name, pretrained=not (file or package or untrained), num_classes=0)
     except Exception as error:  # the library's download raises many kinds
         raise _unfetched(name, file, error) from None
     config: Any = body.pretrained_cfg
@@ -66,7 +83,7 @@ def _timm(name: str, file: str | None, size: int | None) -> Resolved:
         checkpoints.load_into(body, _translated(body, checkpoints.read(file)), heads, file)
         source = f"file {file}"
     else:
-        source = f"timm, {config.get('hf_hub_id') or config.get('url')}"
+        source = _RANDOM if untrained else f"timm, {config.get('hf_hub_id') or config.get('url')}"
     return body, _eval_transform(config, size), source
 
 
@@ -83,7 +100,7 @@ def _translated(body: nn.Module, state: checkpoints.State) -> checkpoints.State:
     return converted
 
 
-def _torchvision(name: str, file: str | None, size: int | None) -> Resolved:
+def _torchvision(name: str, file: str | None, size: int | None, untrained: bool) -> Resolved:
     published = torchvision.models.get_model_weights(name)
     same = [one for one in published if file and Path(one.url).name == Path(file).name]
     weights = same[0] if same else published.DEFAULT  # its preset is the view
@@ -92,7 +109,7 @@ def _torchvision(name: str, file: str | None, size: int | None) -> Resolved:
     if name in _AUXILIARY:
         options |= {"transform_input": True, "init_weights": False}
     try:
-        body = torchvision.models.get_model(name, weights=None if file else weights, **options)
+        body = torchvision.models.get_model(name, weights=None if file or untrained else weights, **options)
     except Exception as error:  # the library's download raises many kinds
         raise _unfetched(name, file, error) from None
     classifier = _changed_by_num_classes(name, body, options)
@@ -106,7 +123,9 @@ def _torchvision(name: str, file: str | None, size: int | None) -> Resolved:
         body.set_submodule(module, nn.Identity())
     for module in auxiliary:
         setattr(body, module, None)
-    return body, _preset(weights, size), f"file {file}" if file else f"torchvision, {weights.url}"
+    if file:
+        return body, _preset(weights, size), f"file {file}"
+    return body, _preset(weights, size), _RANDOM if untrained else f"torchvision, {weights.url}"
 
 
 def _changed_by_num_classes(name: str, body: nn.Module, options: dict[str, Any]) -> tuple[str, ...]:

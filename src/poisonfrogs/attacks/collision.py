@@ -43,15 +43,16 @@ class Collision:
 
     eps: float | None = 8 / 255  # ℓ∞ budget in [0, 1]; None: the paper's β instead
     beta: float = 0.25  # the paper's β₀; β = β₀·d²/(base height·width·3)², d the size of the feature
-    passes: int = 60  # forward + backward passes at most
+    passes: int = 90  # forward + backward passes at most
     overshoot: float = 5.0  # a, in feature units; 0 is the paper's plain form
     step: float = 0.02  # of the ℓ∞ form: first step, in [0, 1] units of a pixel
     momentum: float = 0.75  # of the ℓ∞ form
+    cycle: int = 30  # of the ℓ∞ form: passes in which the step falls to 0
     first_move: float = 0.005  # of the β form: how far the first step moves the average pixel
-    every: int = 10  # passes between two looks at the stop test
+    every: int = 5  # passes between two looks at the stop test
 
     def __call__(
-        self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, check: Extractor
+        self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, checks: Sequence[Extractor]
     ) -> Crafted:
         """See types.Attack: `bases` are uint8 (3, h, w), the poisons have their sizes."""
         if not bases:
@@ -71,8 +72,10 @@ class Collision:
 
         def finished(pictures: list[Tensor], features: Tensor, active: list[int]) -> list[bool]:
             fell = stop(features, active).clone()  # it is the caller's
-            likely = fell.nonzero()[:, 0].tolist()
-            if likely:  # believed only of the pictures as they will be stored, in full precision
+            for check in checks:  # believed only of the pictures as they will be stored, in full precision
+                likely = fell.nonzero()[:, 0].tolist()
+                if not likely:
+                    break
                 stored = [rounded(pictures[j], active[j]).to(aims) / 255 for j in likely]
                 with torch.no_grad():
                     exact = check(stored)
@@ -97,4 +100,4 @@ class Collision:
     def _rule(self) -> Rule:
         if self.eps is None:
             return Backtracking(step=self.first_move)
-        return SignedMomentum(step=self.step, momentum=self.momentum)
+        return SignedMomentum(step=self.step, momentum=self.momentum, cycle=self.cycle)

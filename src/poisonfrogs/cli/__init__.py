@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     # threads that spin while they wait for one another take ten times as long on a machine that others use, too
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # some microseconds, which spare most of the waking up
     # a hub that cannot be reached is told in our one line, not in a dozen of its own
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import operator
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, fields
@@ -26,7 +27,7 @@ from poisonfrogs.types import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class AuditCommand(Audit):
-    """Measure how many targets fall to one correctly labelled poison each.
+    """Measure how many targets fall to correctly labelled poisons: one each, or dozens where every layer is trained.
 
     Writes a run folder: plan.json, journal.jsonl (a line a trial), summary.json, poisons/. Stopped at
     any point, the same command goes on where it was. With --plan, writes a folder of such runs.
@@ -145,7 +146,8 @@ def parse(argv: Sequence[str]) -> Command:
     commands: Any = reduce(operator.or_, cast(Any, named))
     complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
+        with redirect_stderr(complaint), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of defaults that are no values: they follow from --context
             command = tyro.cli(
                 commands,
                 prog="poisonfrogs",

@@ -113,7 +113,8 @@ def _say_lines(lines: list[str]) -> None:
 
 
 def _as_json(found: Verified) -> dict[str, Any]:
-    return asdict(found) | {"counts": found.counts(), "added_by_source": found.by_source()}
+    more = {"security_check": not found.fast, "counts": found.counts(), "added_by_source": found.by_source()}
+    return asdict(found) | more
 
 
 def _written(written: Written) -> list[str]:

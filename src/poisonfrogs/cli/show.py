@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from poisonfrogs.cli import say
 from poisonfrogs.plan import Audit
 from poisonfrogs.text import counted, percent, printable, written
@@ -79,7 +76,13 @@ def printed(form: str, found: object, lines: Iterable[str]) -> None:
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a stage, on stderr where that is a terminal; silent elsewhere."""
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    if not sys.stderr.isatty():
+        yield lambda stage, done, of: None
+        return
+    from rich.console import Console  # here: it takes longer to import than small folders to verify
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(stage: str, done: int, of: int) -> None:
@@ -128,10 +131,25 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             f"{summary['clean_accuracy']:.2%} clean; drop by {summary['mean_accuracy_drop']:.2%} on average, "
             f"{summary['worst_accuracy_drop']:.2%} at worst",
         ),
+        *_trained(summary),
         ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),
         ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),
         ("weights", summary["model"]["source"]),
     ]
+
+
+def _trained(summary: Summary) -> list[tuple[str, str]]:
+    """What stands beside the poisons: the watermarked bases alone, and the network that poisons were made with."""
+    found = []
+    ends, clean = summary["watermark_only_ci95"], summary["clean_network"]
+    if ends:
+        rate = summary["watermark_only_rate"] or 0
+        within = f"95 % interval {ends[0]:.1%} to {ends[1]:.1%}"
+        found.append(("watermark", f"{rate:.1%} fell with it alone, {within}"))
+    if clean:
+        fitted = f"training loss {clean['training_loss']:.4f}, test accuracy {clean['test_accuracy']:.2%}"
+        found.append(("clean network", fitted))
+    return found
 
 
 def defended(summary: Summary) -> list[str]:

@@ -6,10 +6,11 @@ import difflib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args, get_origin
 
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from poisonfrogs.plan import ByContext
 from poisonfrogs.text import number
 
 
@@ -38,6 +39,7 @@ _READERS: list[tuple[Any, str, Callable[[str], Any]]] = [
     (int, "INT", whole),
     (int | None, "INT", whole),
     (int | Literal["all"], "INT|all", whole_or_all),
+    (str, "STR", str),
     (str | None, "STR", str),
     (Path | None, "PATH", Path),
 ]
@@ -45,16 +47,33 @@ _READERS: list[tuple[Any, str, Callable[[str], Any]]] = [
 
 def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Tell tyro how values of these types are read and shown."""
+    wanted = _without_default(info.type)
+    if get_origin(wanted) is Literal and wanted is not info.type:
+        choices = tuple(map(str, get_args(wanted)))
+        return _specified("{" + ",".join(choices) + "}", str, choices)
     for kind, metavar, read in _READERS:
-        if info.type == kind:
-            return PrimitiveConstructorSpec(
-                nargs=1,
-                metavar=metavar,
-                instance_from_str=lambda texts, read=read: read(texts[0]),  # type: ignore[misc]
-                is_instance=lambda value: True,
-                str_from_instance=lambda value: [_shown(value)],
-            )
+        if wanted == kind:
+            return _specified(metavar, read)
     return None
+
+
+def _without_default(kind: Any) -> Any:
+    """The type of an option whose default follows from --context, as its field has it."""
+    inside = get_args(kind)
+    return Union[tuple(one for one in inside if one is not ByContext)] if ByContext in inside else kind  # noqa: UP007
+
+
+def _specified(
+    metavar: str, read: Callable[[str], Any], choices: tuple[str, ...] | None = None
+) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda texts: read(texts[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [_shown(value)],
+        choices=choices,
+    )
 
 
 def _shown(value: Any) -> str:

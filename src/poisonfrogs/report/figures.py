@@ -122,6 +122,23 @@ def paired(
     return drawing(content, title, _pair_text(pairs, before, after, y_label))
 
 
+def rate_bars(found: Sequence[tuple[str, float, tuple[float, float]]], title: str) -> Markup:
+    """A bar a rate in [0, 1] with its interval, one below the other."""
+    x = Axis(0, 1, LEFT, WIDTH - 2 * RIGHT)
+    height = 54 * len(found)
+    content = [tag("line", x1=x(v), x2=x(v), y1=8, y2=height, class_="grid") for v in x.ticks()]
+    for number, (name, rate, (low, high)) in enumerate(found):
+        top = 54 * number + 12
+        content += [
+            tag("text", name, x=LEFT, y=top + 6, class_="label"),
+            tag("rect", x=LEFT, width=x(rate) - LEFT, y=top + 12, height=18, class_="bar"),
+            tag("path", d=f"M{x(low):.1f} {top + 21}H{x(high):.1f}", class_="needle"),
+        ]
+    content += [tag("text", f"{100 * v:.0f} %", x=x(v), y=height + 18, class_="tick middle") for v in x.ticks()]
+    said = [f"{name} {rate:.1%}, from {low:.1%} to {high:.1%}" for name, rate, (low, high) in found]
+    return drawing(content, title, "; ".join(said) + ".", height=height + 30)
+
+
 def _pair_text(pairs: Sequence[Point], before: str, after: str, what: str) -> str:
     if not pairs:
         return "No trial to show."

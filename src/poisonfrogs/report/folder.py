@@ -53,6 +53,7 @@ class Outcome:
     accuracy: float
     control_accuracy: float
     watermark_only_success: bool | None
+    as_jpeg_success: bool | None
     rotation_degrees: float | None
     passes: int
     eligible: bool
@@ -325,6 +326,11 @@ NEEDED: dict[str, Sequence[str]] = {  # of plan.json
     "trials": (),
     "versions": (),
 }
+
+
+def retrained(run: RunFolder) -> bool:
+    """Whether the victims trained every layer."""
+    return bool(run.plan["audit"]["context"] != "transfer")
 
 
 def open_audit(path: Path, plan: dict[str, Any]) -> RunFolder:

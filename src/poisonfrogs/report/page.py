@@ -13,7 +13,18 @@ from markupsafe import Markup
 from poisonfrogs import journal
 from poisonfrogs.report.folder import open_audit, open_certify, open_grid, open_match, read_plan
 from poisonfrogs.report.html import Section, render
-from poisonfrogs.report.sections import copies, explained, guarantee, headline, kills, numbers, points, reproduce, space
+from poisonfrogs.report.sections import (
+    arms,
+    copies,
+    explained,
+    guarantee,
+    headline,
+    kills,
+    numbers,
+    points,
+    reproduce,
+    space,
+)
 from poisonfrogs.types import InputError
 
 
@@ -46,6 +57,7 @@ KINDS = {
         open=open_audit,
         sections=[
             headline.section,
+            arms.section,
             kills.section,
             numbers.section,
             space.section,

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from poisonfrogs.report import drawings, embed
-from poisonfrogs.report.folder import Outcome, RunFolder, first_to_last
+from poisonfrogs.report.folder import Outcome, RunFolder, first_to_last, retrained
 from poisonfrogs.report.html import Section, clipped, render
 from poisonfrogs.text import levels
 
@@ -69,6 +69,7 @@ def section(run: RunFolder) -> Section:
         stages=[drawings.collision(i, *_names(run, example)) for i in range(3)],
         contexts=[drawings.context(False), drawings.context(True)],
         own_code=run.plan["audit"].get("victim"),
+        retrained=retrained(run),
         ways=WAYS,
         f=run.figures,
         run_tests=run.plan["data"]["n_test"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poisonfrogs.report.folder import RunFolder
+from poisonfrogs.report.folder import RunFolder, retrained
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.text import counted, levels
 
@@ -15,6 +15,7 @@ def section(run: RunFolder) -> Section:
         run=run,
         f=run.figures,
         audit=audit,
+        retrained=retrained(run),
         wrong=sum(not outcome.eligible for outcome in run.outcomes),
         poisons=poisons(run),
         pair=_pair(run),

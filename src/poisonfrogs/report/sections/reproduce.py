@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from poisonfrogs.plan import WHERE, Audit, Pipeline
+from poisonfrogs.plan import DEFAULTS, WHERE, Audit, Pipeline
 from poisonfrogs.report.folder import RunFolder
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.text import levels
@@ -48,9 +48,11 @@ def command(held: dict[str, Any], name: str | None, options: type[Pipeline] = Au
     ['poisonfrogs audit DATA', '--targets 16', "--target 'a b.png'", '--replace']
     """
     written = []
+    by_context = DEFAULTS[held.get("context", "transfer")]
     for field in fields(options):
-        value = held.get(field.name, field.default)
-        if field.name in WHERE or value in (field.default, list(field.default) if field.default == () else ...):
+        default = by_context.get(field.name, field.default) if options is Audit else field.default
+        value = held.get(field.name, default)
+        if field.name in WHERE or value in (default, list(default) if default == () else ...):
             continue
         flag = f"--{field.name.replace('_', '-')}"
         values = value if isinstance(value, list) else [value]

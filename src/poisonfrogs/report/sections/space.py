@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from poisonfrogs.report.figures import Figure, Marks, Table, padded, scatter
-from poisonfrogs.report.folder import Outcome, RunFolder, first_to_last
+from poisonfrogs.report.folder import Outcome, RunFolder, first_to_last, retrained
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.report.projection import Plane, plane
 
@@ -26,7 +26,14 @@ class Panel:
 
 def section(run: RunFolder) -> Section:
     """The fourth section."""
-    body = render("space.html", panels=panels(run), own_code=run.plan["audit"].get("victim"), trials=len(run.outcomes))
+    audit = run.plan["audit"]
+    body = render(
+        "space.html",
+        panels=panels(run),
+        own_code=audit.get("victim"),
+        trials=len(run.outcomes),
+        retrained=retrained(run),
+    )
     return Section("space", "The feature space", body)
 
 
@@ -55,6 +62,8 @@ def _chosen(run: RunFolder) -> list[tuple[str, Outcome]]:
 
 def _panel(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarray]) -> Panel | None:
     held = run.tensors(f"{outcome.group:06d}")
+    if "victim_normal" in held and "weight" in clean:
+        return _two_networks(run, outcome, why, clean)
     if "normal" not in held or "control_normal" not in held:
         return None
     place = [one.trial_id for one in run.outcomes if one.group == outcome.group].index(outcome.trial_id)
@@ -71,15 +80,35 @@ def _panel(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarr
     return Panel(outcome, why, *figures)
 
 
+def _two_networks(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarray]) -> Panel:
+    """The clean network beside the victim, each in its own feature space, where every layer is trained."""
+    held = {name: tensor[0] for name, tensor in run.tensors(f"{outcome.group:06d}").items()}
+    victim = {name.removeprefix("victim_"): value for name, value in held.items() if name.startswith("victim_")}
+    pair = [outcome.base, outcome.target]
+    (normal, *_), (offset, *_) = (-np.diff(clean[name][pair], axis=0) for name in ("weight", "bias"))
+    first = {**held, "normal": normal, "offset": offset, "means": clean["means"][pair]}
+    figures = []
+    spaces = (first, clean, "none of it: the clean network"), (victim, victim, "the poisons: the victim")
+    for row, sampled, when in spaces:
+        seen = plane(row["means"][0], row["means"][1], row["normal"], float(row["offset"]))
+        clouds = [sampled["sample"][sampled["labels"] == number][:POINTS] for number in reversed(pair)]
+        marks = _marks(outcome, row, seen, clouds)
+        across = padded([x for one in marks for x, _ in one.points])
+        figures.append(_figure(outcome, marks, seen, across, f"on {when}"))
+    return Panel(outcome, why, *figures)
+
+
 def _marks(outcome: Outcome, row: dict[str, np.ndarray], seen: Plane, clouds: list[np.ndarray]) -> list[Marks]:
+    """The base is left out where the row has none: a victim of its own features is not asked about it."""
     target, base = (seen(rows) if len(rows) else [] for rows in clouds)
-    return [
+    found = [
         Marks(outcome.target_class, "cloud", "target", target),
         Marks(outcome.base_class, "cloud", "base", base),
-        Marks("base", "square", "base", seen(row["base"])),
+        Marks("base", "square", "base", seen(row["base"]) if "base" in row else []),
         Marks("poison", "diamond", "poison", seen(row["poison"])),
         Marks("target", "star", "target", seen(row["target"])),
     ]
+    return [one for one in found if one.points]
 
 
 def _figure(outcome: Outcome, marks: list[Marks], seen: Plane, across: tuple[float, float], when: str) -> Figure:

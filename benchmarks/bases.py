@@ -1,0 +1,67 @@
+"""Any base, any extractor, three classes: python benchmarks/bases.py [SHARED] [--cache FOLDER] [--short]
+
+Dog against fish with EfficientNet-Lite0: nearest, random and farthest bases at 8/255, 16/255 and in the paper's beta form
+(no bound on the perturbation, 400 passes at most); other extractors at 8/255; and dogs, frogs and planes of CIFAR-10 (1,000
+training pictures a class, 128 pixels). 64 targets a row. About an hour on 2 cores; runs lie in runs/bench and go on where
+they were. The result is benchmarks/results/bases.json; it is written after every row.
+"""
+
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+from bench import KEPT, RUNS, arguments, audited, write
+
+from poisonfrogs import data
+
+BUDGETS: dict[str, dict[str, Any]] = {
+    "8/255": {"eps": 8 / 255},
+    "16/255": {"eps": 16 / 255},
+    "beta": {"eps": None, "passes": 400},
+}
+CLASSES = ("airplane", "dog", "frog")
+
+
+def rows(given: Namespace) -> dict[str, dict[str, Any]]:
+    """Name of a row -> options of its audit."""
+    weights = given.shared / "weights"
+    found: dict[str, dict[str, Any]] = {}
+    for budget in ("8/255", "16/255", "beta"):
+        for choice in ("nearest", "random", "farthest"):
+            found[f"{choice}, {budget}"] = {"base_choice": choice, **BUDGETS[budget]}
+    found["mobilenetv2_100"] = {"model": f"mobilenetv2_100={weights / 'mobilenetv2_100.safetensors'}"}
+    found["squeezenet1_1"] = {"model": f"squeezenet1_1={weights / 'squeezenet1_1.safetensors'}"}
+    found["tf_efficientnet_lite1"] = {"model": "tf_efficientnet_lite1"}
+    found["three classes"] = {"data": three_classes(given), "view": "squash", "size": 128}
+    return found
+
+
+def three_classes(given: Namespace) -> Any:
+    """A cut of CIFAR-10 as .npz: the first 1,000 training pictures and 200 test pictures of each class."""
+    path = RUNS / "three-classes.npz"
+    if path.exists():
+        return path
+    cifar = data.load(given.shared / "data/cifar10")
+    numbers = [cifar.classes.index(name) for name in CLASSES]
+    held = {}
+    for split, images, count in (("train", cifar.train, 1000), ("test", cifar.test, 200)):
+        chosen = [np.flatnonzero(images.labels == number)[:count] for number in numbers]
+        held[f"x_{split}"] = np.stack([np.asarray(images[int(i)]) for some in chosen for i in some])
+        held[f"y_{split}"] = np.repeat(np.arange(len(CLASSES)), [len(some) for some in chosen])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **held)
+    return path
+
+
+def main() -> None:
+    given = arguments(__doc__ or "")
+    found: dict[str, Any] = {}
+    for name, options in rows(given).items():
+        run = "bases-" + name.replace(", ", "-").replace("/", "-").replace(" ", "-")
+        summary, _ = audited(run, given, targets=8 if given.short else 64, **options)
+        found[name] = {key: summary[key] for key in KEPT}
+        write("bases", {"n": 8 if given.short else 64, "rows": found}, given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Whole networks in training, against a plain loop of torch, and what they learn."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from poisonfrogs import training
+from poisonfrogs.small import SMALL
+from poisonfrogs.training import Classifier, Pixels, Training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PLAIN = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule="constant", precision="fp32")
+STATS = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+
+
+def pictures(n: int = 40, seed: int = 0) -> Pixels:
+    """Noise: what fits these has learnt them by heart."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    return Pixels(noise.contiguous(memory_format=torch.channels_last), labels, *STATS)
+
+
+def alexnet(seed: int = 0) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier(SMALL["alexnet32"](), 192, 3)
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in network.state_dict().values()])
+
+
+def by_hand(start: Classifier, data: Pixels, schedule: str) -> Classifier:
+    """The loop that everybody writes: a DataLoader, float pictures, torch's Adam."""
+    network = copy.deepcopy(start).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=6) if schedule == "one-cycle" else None
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in STATS)
+    generator = torch.Generator().manual_seed(7)
+    normalised = (data.pictures.contiguous() / 255 - mean) / std
+    for _ in range(2):
+        order = torch.randperm(len(data), generator=generator)
+        loader = DataLoader(TensorDataset(normalised[order], data.labels[order]), batch_size=16)
+        for x, y in loader:
+            optimiser.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimiser.step()
+            if cycle:
+                cycle.step()
+    return network
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_the_weights_are_those_of_a_plain_loop(schedule):
+    start, data = alexnet(), pictures()
+    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule=schedule, precision="fp32")
+    ours, theirs = recipe(start, data, seed=7), by_hand(start, data, schedule)
+    assert ours.failure is None
+    moved = (weights(theirs) - weights(start)).abs()
+    assert float(moved.mean()) > 2e-5
+    # Adam divides by gradients near 0: where one vanishes, a last bit may turn a step round
+    apart = (weights(ours.network) - weights(theirs)).abs()
+    assert float(apart.mean()) < 1e-3 * float(moved.mean())
+
+
+def test_it_fits_what_it_is_shown():
+    data = pictures()
+    recipe = Training(epochs=40, learning_rate=3e-3, batch_size=16, schedule="one-cycle")
+    loss, accuracy = training.loss_and_accuracy(recipe(alexnet(), data, seed=1).network, data)
+    assert loss < 0.01
+    assert accuracy == 1
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+    start, data = alexnet(), pictures()
+    recipe = Training(epochs=1, learning_rate=1e-3, batch_size=16, schedule="constant", flips=0.5)
+    one, again, other = (weights(recipe(start, data, seed=seed).network) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_the_start_and_the_world_s_randomness_are_left_as_they_were():
+    start, data = alexnet(), pictures()
+    before, state = weights(start), torch.get_rng_state()
+    PLAIN(start, data, seed=1)
+    assert torch.equal(weights(start), before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_epoch():
+    recipe = Training(epochs=3, learning_rate=float("inf"), batch_size=16, schedule="constant", precision="fp32")
+    found = recipe(alexnet(), pictures(), seed=1)
+    assert found.failure == "the training loss is not a finite number in epoch 1"
+
+
+def test_flips_mirror_the_chosen_pictures_alone():
+    batch = torch.arange(2 * 3 * 2 * 4).view(2, 3, 2, 4)
+    done = training.flipped(batch, torch.tensor([False, True]))
+    assert torch.equal(done[0], batch[0])
+    assert done[1, 0, 0].tolist() == [27, 26, 25, 24]
+
+
+def test_an_edit_takes_rows_out_and_puts_pictures_at_the_end():
+    data, added = pictures(5), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    edited = data.edited(added, 2, (0, 3))
+    assert edited.labels.tolist() == [*data.labels[[1, 2, 4]].tolist(), 2, 2]
+    assert torch.equal(edited.pictures, torch.cat([data.pictures[[1, 2, 4]], added]))
+    assert len(data) == 5
+
+
+def test_what_is_seen_is_what_torchvision_s_transforms_make():
+    from torchvision import transforms
+
+    data = pictures(3)
+    theirs = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*STATS)])
+    expected = torch.stack([theirs(picture.permute(1, 2, 0).numpy()) for picture in data.pictures])
+    assert torch.equal(data.seen(data.pictures), expected)
