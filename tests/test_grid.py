@@ -69,7 +69,7 @@ def test_a_cell_is_the_audit_that_its_options_name(done: tuple[Grid, dict], tmp_
 
 def test_a_point_pools_the_seeds_and_says_what_the_journals_hold(done: tuple[Grid, dict]) -> None:
     grid, found = done
-    assert found == json.loads((grid.base.out / "grid.json").read_text())
+    assert found == json.loads((grid.out / "grid.json").read_text())
     assert found["n"] == 16 * 3
     assert len(found["points"]) == 8
     for point in found["points"]:
@@ -92,7 +92,7 @@ def test_a_point_pools_the_seeds_and_says_what_the_journals_hold(done: tuple[Gri
 def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
     done: tuple[Grid, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = replace(done[0], base=replace(done[0].base, out=tmp_path / "run"), axes={"poisons": [1, 4]})
+    grid = Grid({**done[0].shared, "out": tmp_path / "run"}, {"poisons": [1, 4]})
     shown: list[str] = []
 
     def stop(cell: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_command_prints_its_points_and_writes_every_page(
 
 def test_the_page_shows_every_point_and_leads_to_every_cell(done: tuple[Grid, dict]) -> None:
     grid, found = done
-    shown = read(grid.base.out)
+    shown = read(grid.out)
     for point in found["points"]:
         assert f"{point['n_success']}" in shown.words
         assert f"{100 * point['ci95'][1]:.1f}".removesuffix(".0") in shown.words
@@ -206,7 +206,7 @@ def test_an_unfinished_grid_says_so(done: tuple[Grid, dict], tmp_path: Path) -> 
     grid, found = done
     run = tmp_path / "run"
     run.mkdir()
-    shutil.copy(grid.base.out / "plan.json", run)
+    shutil.copy(grid.out / "plan.json", run)
     cells = [cell | ({"finished": False} if i else {}) for i, cell in enumerate(found["cells"])]
     (run / "grid.json").write_text(json.dumps(found | {"finished": False, "cells": cells}))
     assert "1 of 16 cells is done" in read(run).words
@@ -219,7 +219,7 @@ def test_an_unfinished_grid_says_so(done: tuple[Grid, dict], tmp_path: Path) -> 
 def test_a_grid_that_lacks_a_file_is_refused(
     file: str, says: str, done: tuple[Grid, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copied(done[0].base.out, tmp_path / "run")
+    run = copied(done[0].out, tmp_path / "run")
     (run / file).unlink()
     assert main(["report", str(run)]) == 2
     refused(capsys, says)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from poisonfrogs import (
     checks,
     cluster,
+    costs,
     data,
     defence,
     end_to_end,
@@ -39,7 +39,6 @@ from poisonfrogs import (
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.certified import CertifiedClassifier
 from poisonfrogs.features import Features
-from poisonfrogs.pictures import Unreadable
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
@@ -324,37 +323,9 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
 
 
 def _time_ahead(prepared: Prepared, trials: Sequence[Trial]) -> str:
-    """What the trials will cost at most, from one pass over the bases of a few, and a few steps of a victim."""
-    audit, scene = prepared.setting.audit, prepared.setting.scene
-    bases = [base for trial in trials[:4] for base in trial.bases][:4]
-    each = _timed_pass(audit, scene.net, scene.train, bases) if bases else None
-    if each is None:
-        return ""
-    victims = 0.0
-    if isinstance(prepared.setting.judge, end_to_end.EndToEnd):  # a trial trains one or two; the controls are shared
-        victims = prepared.setting.judge.seconds_a_victim() * (2 if audit.watermark else 1)
-    seconds = (each * audit.passes * audit.poisons + victims) * len(trials) / audit.workers
-    return f" (at most about {seconds:.0f} s)"
-
-
-def _timed_pass(audit: Audit, net: models.Net, images: data.Images, rows: Sequence[int]) -> float | None:
-    """Seconds of one pass for each of a few pictures; None where there is no memory or no gradient for it."""
-    try:
-        pictures = [torch.from_numpy(np.array(images[row])).permute(2, 0, 1) / 255 for row in rows]
-        pixels = [picture.to(net.device).requires_grad_() for picture in pictures]
-        started = time.perf_counter()
-        net.extractor(audit.precision)(pixels).sum().backward()
-    except (RuntimeError, Unreadable):  # the trials themselves will say so, or the picture is left out
-        return None
-    return (time.perf_counter() - started) / len(rows)
-
-
-def seconds_a_pass(audit: Audit, dataset: data.DataSet) -> float | None:
-    """What a pass of crafting costs for each poison of an audit, measured; None where that cannot be done."""
-    with pipeline.threads(audit.threads or max((os.cpu_count() or 1) // audit.workers, 1)):
-        return _timed_pass(
-            audit, pipeline.network(audit, untrained=audit.retrained), dataset.train, range(min(4, len(dataset.train)))
-        )
+    """What the trials will cost at most, in words."""
+    found = costs.ahead(prepared.setting, trials)
+    return "" if found is None else f" (at most about {found:.0f} s)"
 
 
 def summarise(audit: Audit, prepared: Prepared) -> Summary:

@@ -35,6 +35,7 @@ from poisonfrogs.types import CleanNetwork, Edit, InputError
 SHOWN = 150  # training pictures of a class whose features are left for the report
 STEPS = 64  # batches an epoch, at least, where that leaves SMALLEST pictures in each
 SMALLEST = 16
+BATCHES = 3  # that are timed, to tell how long a training takes
 AVERAGED = 1000  # training pictures of a class that its mean is taken over there
 
 
@@ -208,14 +209,9 @@ class EndToEnd:
         """See judge.Judge. An edit that changes nothing is the clean control, which is trained once for each seed."""
         return [self._verdict(scene, edit, target, seed) for edit, target in zip(edits, targets, strict=True)]
 
-    def seconds_a_victim(self, batches: int = 3) -> float:
+    def seconds_a_victim(self) -> float:
         """About how long one takes to train, from a few batches."""
-        data = self.clean.train
-        few = replace(data, pictures=data.pictures[: batches * self.recipe.batch_size])
-        few = replace(few, labels=data.labels[: len(few)])
-        started = time.perf_counter()
-        replace(self.recipe, epochs=1)(self.clean.network, few, seed=0)
-        return (time.perf_counter() - started) * self.recipe.epochs * len(data) / len(few)
+        return _seconds(self.recipe, self.clean.network, self.clean.train, len(self.clean.train))
 
     def _verdict(self, scene: Scene, edit: Edit, target: int, seed: int) -> Verdict:
         added = self._added(scene.net, edit.added)
@@ -265,6 +261,25 @@ class EndToEnd:
             "sample": torch.cat(shown).half(),
             "labels": torch.tensor(classes).repeat_interleave(torch.tensor([len(cloud) for cloud in shown])),
         }
+
+
+def seconds_ahead(audit: Audit, dataset: DataSet) -> tuple[float, float]:
+    """About how long the clean network takes to train, and a victim, from a few batches of the first pictures."""
+    clean, victim = recipes(audit, len(dataset.train))
+    some = dataset.train.select(range(min(BATCHES * clean.batch_size, len(dataset.train))))
+    data, _ = pixels(pipeline.network(audit, untrained=True), some, lambda done: None)
+    network = fresh(audit, len(dataset.classes), 0)
+    pictures = len(dataset.train)
+    return _seconds(clean, network, data, pictures), _seconds(victim, network, data, pictures)
+
+
+def _seconds(recipe: Training, network: Classifier, data: Pixels, pictures: int) -> float:
+    """Of training on so many pictures, from a few batches of those at hand."""
+    few = replace(data, pictures=data.pictures[: BATCHES * recipe.batch_size])
+    few = replace(few, labels=data.labels[: len(few)])
+    started = time.perf_counter()
+    replace(recipe, epochs=1)(network, few, seed=0)
+    return (time.perf_counter() - started) * recipe.epochs * pictures / len(few)
 
 
 @torch.inference_mode()

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
 import re
 import time
-import tomllib
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from poisonfrogs import journal, pipeline, plan, targets
-from poisonfrogs.audit import run_audit, seconds_a_pass
+from poisonfrogs import journal, pipeline, plan, plan_file, targets
+from poisonfrogs.audit import run_audit
+from poisonfrogs.costs import Costs, costs
 from poisonfrogs.data import DataSet
 from poisonfrogs.plan import WHERE, Audit
+from poisonfrogs.plan_file import options_of
 from poisonfrogs.progress import Progress
 from poisonfrogs.summary import counted
-from poisonfrogs.text import number, written
+from poisonfrogs.text import written
 from poisonfrogs.types import InputError
 
 SCHEMA_VERSION = 1
-PAIR = "class_pair"  # [target class, base class]: the two options that go together
 POOLED = "seed"  # repeats, not a variable: a point holds the trials of all seeds
 KEPT = (
     "n_trials", "n_eligible", "n_success", "success_rate", "ci95", "watermark_only_rate", "watermark_only_ci95",
@@ -37,10 +35,15 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Grid:
-    """What a plan file asks for."""
+    """What a plan file asks for. Options that it leaves out have the defaults of their cell's context."""
 
-    base: Audit  # where, and what all cells share
+    shared: Mapping[str, Any]  # options of all cells: DATA, where, and what does not vary
     axes: Mapping[str, Sequence[Any]]  # option, or class_pair -> its values, in the plan's order
+
+    @property
+    def out(self) -> Path:
+        """The folder that holds the cells' folders."""
+        return Path(self.shared.get("out", Audit.out))
 
     @cached_property
     def cells(self) -> dict[str, tuple[dict[str, Any], Audit]]:
@@ -48,9 +51,9 @@ class Grid:
         found = {}
         for values in itertools.product(*self.axes.values()):
             point = dict(zip(self.axes, values, strict=True))
-            audit = replace(self.base, **_options(point))
+            audit = Audit(**{**self.shared, **options_of(point)})
             name = _name(point, audit)
-            found[name] = (point, replace(audit, out=self.base.out / name))
+            found[name] = (point, replace(audit, out=self.out / name))
         return found
 
 
@@ -65,7 +68,7 @@ def run_grid(
     `after` is told the folder of each cell that is done. Raises InputError, with nothing written, for what no
     cell could use.
     """
-    out = grid.base.out
+    out = grid.out
     _ours(out)
     dataset, wanted = _possible(grid)
     ahead = _seconds_ahead(grid, dataset, wanted, progress)
@@ -161,7 +164,7 @@ def _possible(grid: Grid) -> tuple[DataSet, dict[str, int]]:
     for _, audit in grid.cells.values():
         _complaint(complaints, plan.validate, audit)
     _refuse(complaints)
-    dataset = pipeline.loaded(grid.base)
+    dataset = pipeline.loaded(next(audit for _, audit in grid.cells.values()))
     for name, (_, audit) in grid.cells.items():
         wanted[name] = _complaint(complaints, _drawn, audit, dataset) or 0
     _refuse(complaints)
@@ -187,21 +190,28 @@ def _drawn(audit: Audit, dataset: DataSet) -> int:
     return len(targets.possible(audit, dataset, outside, turns))
 
 
+_COSTS = ("model", "weights", "view", "size", "device", "precision", "context", "epochs", "clean_epochs")
+
+
 def _seconds_ahead(grid: Grid, dataset: DataSet, wanted: Mapping[str, int], progress: Progress) -> float | None:
-    """What crafting all cells will cost at most, from one pass through each network; None where none can be made."""
-    told: dict[str, float | None] = {}
+    """What all cells will cost at most, from a pass through each network and a few batches; None where that fails."""
+    told: dict[str, Costs | None] = {}
+    seeds: set[tuple[str, int]] = set()
     total = 0.0
     for name, (_, audit) in grid.cells.items():
         if (audit.out / "summary.json").is_file():
             continue
-        network = str([getattr(audit, key) for key in ("model", "weights", "view", "size", "device", "precision")])
+        network = str([getattr(audit, key) for key in _COSTS])
         if network not in told:
             progress("a pass through each network, for the time ahead", len(told), len(grid.cells))
-            told[network] = seconds_a_pass(audit, dataset)
+            told[network] = costs(audit, dataset)
         each = told[network]
         if each is None:
             return None
-        total += each * audit.passes * audit.poisons * wanted[name] / audit.workers
+        total += each.trial(audit) * wanted[name] / audit.workers
+        if (network, audit.seed) not in seeds:  # later cells find the clean network and the controls in the cache
+            seeds.add((network, audit.seed))
+            total += each.clean + each.victim * -(-wanted[name] // (audit.trials_per_seed or wanted[name]))
     return total
 
 
@@ -210,7 +220,7 @@ def _plan(grid: Grid, wanted: Mapping[str, int], ahead: float | None) -> dict[st
         "schema_version": SCHEMA_VERSION,
         "kind": "grid",
         "grid": {
-            **{key: value for key, value in plan.identity(grid.base).items() if key not in _options(_first(grid))},
+            **_same(grid),
             "axes": {axis: [_listed(value) for value in values] for axis, values in grid.axes.items()},
         },
         "cells": [{"folder": name, "trials": wanted[name], **values} for name, (values, _) in grid.cells.items()],
@@ -219,8 +229,10 @@ def _plan(grid: Grid, wanted: Mapping[str, int], ahead: float | None) -> dict[st
     }
 
 
-def _first(grid: Grid) -> dict[str, Any]:
-    return {axis: values[0] for axis, values in grid.axes.items()}
+def _same(grid: Grid) -> dict[str, Any]:
+    """The options that all cells have alike."""
+    held = [plan.identity(audit) for _, audit in grid.cells.values()]
+    return {key: value for key, value in held[0].items() if all(one[key] == value for one in held)}
 
 
 def _ours(out: Path) -> None:
@@ -236,22 +248,11 @@ def _ours(out: Path) -> None:
         raise InputError(f"--out {out} is not empty and holds no grid; choose another folder")
 
 
-def _options(point: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a value for each axis stands for."""
-    options = dict(point)
-    if PAIR in options:
-        options["target_class"], options["base_class"] = options.pop(PAIR)
-    return options
-
-
 def _name(point: Mapping[str, Any], audit: Audit) -> str:
     """Of a cell's folder: its values for people, and a digest of all its options, so that a grid may grow."""
     said = "-".join(f"{axis}-{written(value)}" for axis, value in point.items())
     digest = hashlib.sha256(json.dumps(plan.identity(audit), sort_keys=True).encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', said).strip('-')[:80]}-{digest}".lstrip("-.")
-
-
-# --- the plan file
 
 
 def load_grid(path: Path, given: Audit) -> Grid:
@@ -260,104 +261,24 @@ def load_grid(path: Path, given: Audit) -> Grid:
     `given` says where (DATA, --out, --workers, ...) and goes before the file there. Raises InputError with
     every unknown key and impossible value.
     """
-    try:
-        held = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--plan {path} cannot be read ({error}); expected a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"--plan {path} is no TOML ({error})") from None
-    _no_unknown(path, held)
-    hints = get_type_hints(Audit)
-    hints[PAIR] = tuple[str, str]
-    axes: dict[str, list[Any]] = {}
-    complaints = list[str]()
-    for key, value in held.items():
-        try:
-            axes[key] = _values(hints[key], value)
-        except ValueError as error:
-            complaints.append(f"{key}: {error}")
-    if complaints:
-        raise InputError(f"{path}: " + "; ".join(complaints))
-    return _grid(path, axes, given)
-
-
-def _no_unknown(path: Path, held: Mapping[str, Any]) -> None:
-    known = [*(field.name for field in fields(Audit)), PAIR]
-    unknown = []
-    for key in held:
-        if key not in known:
-            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
-            unknown.append(f"{key!r} (nearest: {near[0]})" if near else f"{key!r}")
-    if unknown:
-        raise InputError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(known)}")
-    if PAIR in held and {"target_class", "base_class"} & set(held):
-        raise InputError(f"{path} gives {PAIR} beside target_class or base_class; give one or the other")
+    return _grid(path, plan_file.read(path), given)
 
 
 def _grid(path: Path, axes: dict[str, list[Any]], given: Audit) -> Grid:
-    default = {field.name: field.default for field in fields(Audit)}
-    beside = [key for key, value in default.items() if key not in WHERE and getattr(given, key) != value]
+    default = Audit(data=given.data)
+    said = {field.name: getattr(given, field.name) for field in fields(Audit)}
+    said = {key: value for key, value in said.items() if value != getattr(default, key)}
+    beside = [key for key in said if key not in WHERE]
     if beside:
         flag = beside[0].replace("_", "-")
         raise InputError(f"--{flag} stands beside --plan; write it into {path} as {beside[0]} = ...")
     several = [key for key, values in axes.items() if key in WHERE and len(values) > 1]
     if several:
         raise InputError(f"{path}: {several[0]} says where, not what, and cannot be a list")
-    where = {key: one[0] for key, one in axes.items() if key in WHERE and getattr(given, key) in (None, default[key])}
-    if not (given.data or "data" in where):
+    fixed = options_of({key: values[0] for key, values in axes.items() if len(values) == 1})
+    if given.data:
+        said["data"] = given.data
+    elif "data" not in fixed:
         raise InputError(f'DATA is missing: give it on the command line, or as data = "..." in {path}')
-    fixed = {key: values[0] for key, values in axes.items() if key not in WHERE and len(values) == 1}
-    varied = {key: values for key, values in axes.items() if key not in WHERE and len(values) > 1}
-    return Grid(replace(given, **where, **_options(fixed)), varied)
-
-
-def _values(hint: Any, value: Any) -> list[Any]:
-    """The values of one key: one, or those of its list. Raises ValueError."""
-    whole = get_origin(hint) is tuple
-    if isinstance(value, list) and not (whole and all(isinstance(one, str) for one in value)):
-        if not value:
-            raise ValueError("an empty list; expected at least one value")
-        found = [_value(hint, one) for one in value]
-        if len({str(one) for one in found}) < len(found):
-            raise ValueError("a value stands there twice")
-        return found
-    return [_value(hint, value)]
-
-
-def _value(hint: Any, value: Any) -> Any:
-    """As the option has it; a number may be a string such as "8/255", and none is "none"."""
-    kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
-    if type(None) in kinds and str(value).lower() == "none":
-        return None
-    for kind in kinds:
-        if get_origin(kind) is Literal and value in get_args(kind) and type(value) is str:
-            return value
-        if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(one, str) for one in value):
-            if kind != tuple[str, str] or len(value) == 2:
-                return tuple(value)
-        elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-            return number(str(value))
-        elif kind is Path and isinstance(value, str):
-            return Path(value)
-        elif kind in (bool, int, str) and type(value) is kind:
-            return value
-    raise ValueError(f"{value!r} is no value for it; expected {_expected(kinds)}")
-
-
-def _expected(kinds: Sequence[Any]) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a string",
-        Path: "a path as a string",
-    }
-    said = []
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            said += [repr(one) for one in get_args(kind)]
-        elif get_origin(kind) is tuple:
-            said.append('["TARGET CLASS", "BASE CLASS"]' if kind == tuple[str, str] else "a list of strings")
-        else:
-            said.append('"none"' if kind is type(None) else names[kind])
-    return " or ".join(said)
+    varied = {key: values for key, values in axes.items() if len(values) > 1}
+    return Grid({**fixed, **said}, varied)

@@ -43,14 +43,14 @@ def grid(plan: Path, given: Audit, fail_on: float | None, form: str) -> int:
 
         wanted = load_grid(plan, given)
         found = run_grid(wanted, progress=tell, after=lambda cell: write(cell))
-        write(wanted.base.out)
-    printed(form, found, points(wanted.base, found))
+        write(wanted.out)
+    printed(form, found, points(wanted.out, found))
     if any(point["success_rate"] is None or point["n_failed_trials"] == point["n"] for point in found["points"]):
         return 3  # of a point nothing was examined
     return int(fail_on is not None and any(point["ci95"][0] >= fail_on for point in found["points"]))
 
 
-def points(options: Audit, found: dict[str, Any]) -> list[str]:
+def points(out: Path, found: dict[str, Any]) -> list[str]:
     """A line a point, for people."""
     axes = [axis for axis in found["axes"] if axis != "seed"]
     lines = [f"{'fell':>12}{'rate':>9}  {'95 % interval':<18}{'watermark only':>15}{'control':>9}  {' · '.join(axes)}"]
@@ -64,7 +64,7 @@ def points(options: Audit, found: dict[str, Any]) -> list[str]:
         )
     fired = sum(bool(cell["checks"]) for cell in found["cells"])
     noted = [f"checks fired in {fired} of {counted(len(found['cells']), 'cell')}: see their pages"] if fired else []
-    return [*lines, *noted, f"The page to read is {options.out}/report.html; each cell has its own beside it"]
+    return [*lines, *noted, f"The page to read is {out}/report.html; each cell has its own beside it"]
 
 
 def printed(form: str, found: object, lines: Iterable[str]) -> None:
