@@ -17,6 +17,7 @@ from pages import edited
 from poisonfrogs import journal
 from poisonfrogs.audit import run_audit
 from poisonfrogs.certify import run_certify
+from poisonfrogs.grid import Grid, run_grid
 from poisonfrogs.plan import Audit, Certify
 from poisonfrogs.report import page
 
@@ -279,6 +280,30 @@ def test_a_run_without_trials_opens(visit: Callable[..., Page], run: Path, tmp_p
     tab = visit(mine)
     assert "Nothing has been measured" in tab.inner_text("#result")
     assert tab.locator("#cards").count() == 0
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_the_page_of_a_grid_opens_and_axe_finds_nothing(
+    visit: Callable[..., Page], axe: str, scheme: str, size: dict, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    shared = {"data": data, "model": "toy:factory", "cache": cache, "threads": 1, "targets": 2, "head": "logistic:1"}
+    grid = Grid({**shared, "watermark": 0.3, "out": tmp_path / "run"}, {"passes": [1, 2], "poisons": [1, 2, 3]})
+    run_grid(grid, after=page.write)
+    page.write(grid.out)
+    tab = visit(grid.out, viewport=size, color_scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") == size["width"]
+    assert tab.locator("#curves svg").count() == 1
+    assert tab.evaluate(
+        """() => [...document.querySelectorAll('svg[role=img] text')].every(text => {
+            const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+            return own.left >= all.left - 1 && own.right <= all.right + 1 && own.bottom <= all.bottom + 1;
+        })"""
+    )
+    tab.evaluate(axe)
+    assert tab.evaluate("axe.run()")["violations"] == []
+    tab.locator("#cells a").first.click()
+    tab.wait_for_load_state()
+    assert "One-shot kills" in tab.content()
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])

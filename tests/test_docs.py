@@ -86,7 +86,7 @@ def test_every_option_is_in_the_documentation_s_help(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         parse(["audit", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    for name in ("audit.md", "report.md"):
+    for name in ("audit.md", "report.md", "clusters.md"):
         assert set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / name).read_text())) <= known
 
 

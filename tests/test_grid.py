@@ -15,7 +15,7 @@ from poisonfrogs import wilson
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.grid import Grid, load_grid, run_grid
-from poisonfrogs.plan import Audit
+from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Rates, rates
 from runs import on_disk, refused, rows_of
 from test_resume import kept
@@ -184,6 +184,25 @@ def test_the_command_prints_its_points_and_writes_every_page(
     assert main([*given, "--format", "json"]) == 0
     assert [point["passes"] for point in json.loads(capsys.readouterr().out)["points"]] == [2, 3]
     assert main([*given, "--fail-on", "0"]) == 1
+
+
+@pytest.mark.parametrize("path", ["benchmarks/plans/paper.toml", "examples/grid.toml"])
+def test_the_plans_that_come_with_the_project_can_be_read(path: str) -> None:
+    """And the options that they leave out are those of their context."""
+    grid = load_grid(Path(__file__).parent.parent / path, Audit(data=Path("DATA")))
+    for _, audit in grid.cells.values():
+        validate(audit)
+    if "paper" in path:
+        assert len(grid.cells) == 90
+        assert {audit.passes for _, audit in grid.cells.values()} == {300}
+        assert {audit.model for _, audit in grid.cells.values()} == {"alexnet32"}
+
+
+def test_an_axis_of_contexts_has_the_defaults_of_each(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('context = ["transfer", "end-to-end"]\npoisons = 2')
+    grid = load_grid(tmp_path / "plan.toml", Audit(data=Path("DATA"), out=tmp_path / "run"))
+    by_hand = [Audit(data=Path("DATA"), context=context, poisons=2) for context in ("transfer", "end-to-end")]
+    assert [replace(audit, out=by_hand[0].out) for _, audit in grid.cells.values()] == by_hand
 
 
 # --- the page
