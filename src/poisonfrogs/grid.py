@@ -22,7 +22,7 @@ from poisonfrogs.data import DataSet
 from poisonfrogs.plan import WHERE, Audit
 from poisonfrogs.progress import Progress
 from poisonfrogs.summary import counted
-from poisonfrogs.text import number
+from poisonfrogs.text import number, written
 from poisonfrogs.types import InputError
 
 SCHEMA_VERSION = 1
@@ -120,7 +120,8 @@ def summarised(grid: Grid) -> dict[str, Any]:
     held: dict[str, list[Any]] = {}
     cells = []
     versions, hardware, classes = {}, None, ()
-    for name, (values, audit) in grid.cells.items():
+    for name, (given, audit) in grid.cells.items():
+        values = {axis: _listed(value) for axis, value in given.items()}
         if not (audit.out / "summary.json").is_file():
             cells.append({"folder": name, "finished": False, **values})
             continue
@@ -137,12 +138,16 @@ def summarised(grid: Grid) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "n": sum(len(rows) for rows in held.values()),
         "finished": all(cell["finished"] for cell in cells),
-        "axes": {axis: list(values) for axis, values in grid.axes.items()},
+        "axes": {axis: [_listed(value) for value in values] for axis, values in grid.axes.items()},
         "points": summed,
         "cells": cells,
         "versions": versions,
         "hardware": hardware,
     }
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _kept(found: Any) -> dict[str, Any]:
@@ -206,7 +211,7 @@ def _plan(grid: Grid, wanted: Mapping[str, int], ahead: float | None) -> dict[st
         "kind": "grid",
         "grid": {
             **{key: value for key, value in plan.identity(grid.base).items() if key not in _options(_first(grid))},
-            "axes": {axis: list(values) for axis, values in grid.axes.items()},
+            "axes": {axis: [_listed(value) for value in values] for axis, values in grid.axes.items()},
         },
         "cells": [{"folder": name, "trials": wanted[name], **values} for name, (values, _) in grid.cells.items()],
         "seconds_estimated": None if ahead is None else round(ahead),
@@ -241,7 +246,7 @@ def _options(point: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name(point: Mapping[str, Any], audit: Audit) -> str:
     """Of a cell's folder: its values for people, and a digest of all its options, so that a grid may grow."""
-    said = "-".join(f"{axis}-{value}" for axis, value in point.items())
+    said = "-".join(f"{axis}-{written(value)}" for axis, value in point.items())
     digest = hashlib.sha256(json.dumps(plan.identity(audit), sort_keys=True).encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', said).strip('-')[:80]}-{digest}".lstrip("-.")
 
@@ -298,7 +303,9 @@ def _grid(path: Path, axes: dict[str, list[Any]], given: Audit) -> Grid:
     several = [key for key, values in axes.items() if key in WHERE and len(values) > 1]
     if several:
         raise InputError(f"{path}: {several[0]} says where, not what, and cannot be a list")
-    where = {key: values[0] for key, values in axes.items() if key in WHERE and getattr(given, key) == default[key]}
+    where = {key: one[0] for key, one in axes.items() if key in WHERE and getattr(given, key) in (None, default[key])}
+    if not (given.data or "data" in where):
+        raise InputError(f'DATA is missing: give it on the command line, or as data = "..." in {path}')
     fixed = {key: values[0] for key, values in axes.items() if key not in WHERE and len(values) == 1}
     varied = {key: values for key, values in axes.items() if key not in WHERE and len(values) > 1}
     return Grid(replace(given, **where, **_options(fixed)), varied)

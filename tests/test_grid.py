@@ -1,0 +1,236 @@
+"""A plan whose lists are axes: every cell is an ordinary run, and nothing is written for a plan that is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from pages import copied, read
+from poisonfrogs import wilson
+from poisonfrogs.audit import run_audit
+from poisonfrogs.cli import main
+from poisonfrogs.grid import Grid, load_grid, run_grid
+from poisonfrogs.plan import Audit
+from poisonfrogs.report.figures import Rates, rates
+from runs import on_disk, refused, rows_of
+from test_resume import kept
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAN = """
+model = "toy:factory"
+passes = 20
+head = "logistic:100"
+precision = "fp32"
+eps = ["64/255", "none"]
+targets = 3
+base_choice = "random"
+class_pair = [["red", "blue"], ["blue", "red"]]
+watermark = 0.3
+poisons = [1, 4]
+seed = [0, 1]
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, data: Path, cache: Path) -> tuple[Grid, dict]:
+    """A finished grid of sixteen cells."""
+    folder = tmp_path_factory.mktemp("grid")
+    (folder / "plan.toml").write_text(PLAN)
+    grid = load_grid(folder / "plan.toml", Audit(data=data, out=folder / "run", cache=cache, threads=1))
+    return grid, run_grid(grid)
+
+
+def test_a_cell_is_the_audit_that_its_options_name(done: tuple[Grid, dict], tmp_path: Path) -> None:
+    grid, _ = done
+    assert grid.axes == {"eps": [64 / 255, None], "class_pair": [("red", "blue"), ("blue", "red")],
+                         "poisons": [1, 4], "seed": [0, 1]}  # fmt: skip
+    assert [values for values, _ in grid.cells.values()] == [
+        dict(zip(grid.axes, values, strict=True)) for values in product(*grid.axes.values())
+    ]
+    name, (_, cell) = next(
+        item for item in grid.cells.items()
+        if item[1][0] == {"eps": None, "class_pair": ("blue", "red"), "poisons": 4, "seed": 1}
+    )  # fmt: skip
+    assert name.startswith("eps-none-class-pair-blue-red-poisons-4-seed-1-")
+    by_hand = Audit(
+        data=cell.data, model="toy:factory", passes=20, head="logistic:100", precision="fp32", eps=None, targets=3,
+        base_choice="random", target_class="blue", base_class="red", watermark=0.3, poisons=4, seed=1, threads=1,
+        out=tmp_path / "by_hand", cache=cell.cache,
+    )  # fmt: skip
+    run_audit(by_hand)
+    assert kept(tmp_path / "by_hand") == kept(cell.out)
+
+
+def test_a_point_pools_the_seeds_and_says_what_the_journals_hold(done: tuple[Grid, dict]) -> None:
+    grid, found = done
+    assert found == json.loads((grid.base.out / "grid.json").read_text())
+    assert found["n"] == 16 * 3
+    assert len(found["points"]) == 8
+    for point in found["points"]:
+        rows = [
+            row
+            for values, cell in grid.cells.values()
+            if all(json.loads(json.dumps(values[axis])) == point[axis] for axis in ("eps", "class_pair", "poisons"))
+            for row in rows_of(cell)
+        ]
+        assert point["n"] == len(rows) == 6
+        eligible = [row for row in rows if row["eligible"]]
+        fell, marked = (sum(row[key] for row in eligible) for key in ("success", "watermark_only_success"))
+        assert point["success_rate"] == round(fell / len(eligible), 6)
+        assert point["ci95"] == [round(end, 6) for end in wilson(fell, len(eligible))]
+        assert point["watermark_only_rate"] == round(marked / len(eligible), 6)
+        assert point["control_rate"] == round(sum(row["control_wrong"] for row in rows) / 6, 6)
+    assert any(point["n_success"] for point in found["points"])
+
+
+def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
+    done: tuple[Grid, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = replace(done[0], base=replace(done[0].base, out=tmp_path / "run"), axes={"poisons": [1, 4]})
+    shown: list[str] = []
+
+    def stop(cell: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(grid, after=stop)
+    assert len(list((tmp_path / "run").glob("*/summary.json"))) == 1
+    larger = replace(grid, axes={"poisons": [1, 2, 4]})
+    found = run_grid(larger, progress=lambda stage, done, of: shown.append(stage))
+    assert [point["poisons"] for point in found["points"]] == [1, 2, 4]
+    assert found["finished"]
+    assert any(stage.startswith("cell 2 of 3, about") for stage in shown)
+    before = {name: content for name, content in on_disk(tmp_path / "run").items() if name.endswith("journal.jsonl")}
+    monkeypatch.setattr("poisonfrogs.trial.run", None)
+    assert run_grid(larger) == found  # nothing is computed again
+    after = {name: content for name, content in on_disk(tmp_path / "run").items() if name.endswith("journal.jsonl")}
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("poison = 3\nwater-mark = 0.1\nzzz = 1", ["'poison' (nearest: poisons)", "'water-mark' (nearest: watermark)",
+                                                  "'zzz'"]),
+        ('poisons = "many"\neps = "8/x"\nreplace = 1', ["poisons: 'many' is no value for it; expected a whole number",
+                                                       "eps: '8/x' is no number", "replace: 1 is no value for it"]),
+        ("poisons = [1, -1]\nwatermark = [0.2, 2]", ["--poisons -1 is out of range", "--watermark 2.0 is out of range"]),
+        ("poisons = []", ["poisons: an empty list"]),
+        ("poisons = [1, 1]", ["poisons: a value stands there twice"]),
+        ('view = "sideways"', ["view: 'sideways' is no value for it; expected 'model' or 'squash'"]),
+        ('class_pair = ["red"]', ['class_pair: ', '["TARGET CLASS", "BASE CLASS"]']),
+        ('class_pair = [["red", "blue"], ["red", "green"], ["red", "red"]]',
+         ["--base-class 'green' is no class of the data", "name the same class"]),
+        ('class_pair = ["red", "blue"]\ntarget_class = "red"', ["class_pair beside target_class"]),
+        ("poisons = [1, 99]", ["--poisons 99 is more than the 12 training pictures"]),
+        ("targets = 999", ["--targets 999 is more than the 40 test pictures"]),
+        ("workers = [1, 2]", ["workers says where, not what"]),
+        ("poisons = ", ["is no TOML"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_plan_is_refused_with_all_that_is_wrong_and_nothing_written(
+    text: str, fragments: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plan.toml").write_text(text)
+    before = on_disk(tmp_path)
+    out = str(tmp_path / "run")
+    given = ["audit", str(data), "--plan", str(tmp_path / "plan.toml"), "--out", out, "--cache", str(tmp_path / "c")]
+    assert main(given) == 2
+    refused(capsys, *fragments)
+    assert on_disk(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--plan", "nowhere.toml"], ["nowhere.toml cannot be read"]),
+        (["--plan", "plan.toml", "--poisons", "3"], ["--poisons stands beside --plan", "poisons = ..."]),
+        (["--plan", "plan.toml", "--out", "full"], ["full is not empty and holds no grid"]),
+        (["--plan", "plan.toml", "--out", "plan.toml"], ["is a file"]),
+        ([], ["DATA is missing"]),
+        (["--plan", "nothing.toml"], ["DATA is missing", 'data = "..."']),
+    ],
+)
+def test_a_command_that_cannot_be_is_refused(
+    arguments: list[str], fragments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "plan.toml").write_text('data = "toy"\n')
+    (here / "nothing.toml").touch()
+    (here / "full").mkdir()
+    (here / "full" / "mine.txt").touch()
+    assert main(["audit", *arguments]) == 2
+    refused(capsys, *fragments)
+
+
+def test_the_command_prints_its_points_and_writes_every_page(
+    here: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "plan.toml").write_text(
+        'data = "toy"\nmodel = "toy:factory"\nhead = "logistic:1"\npasses = [2, 3]\ntargets = 2\nthreads = 1\nout = "g"\n'
+    )
+    given = ["audit", "--plan", "plan.toml", "--cache", str(cache)]
+    assert main(given) == 0
+    out = capsys.readouterr().out
+    assert "2  " in out
+    assert "The page to read is g/report.html" in out
+    assert (here / "g/report.html").is_file()
+    assert len(list((here / "g").glob("*/report.html"))) == 2
+    assert main([*given, "--format", "json"]) == 0
+    assert [point["passes"] for point in json.loads(capsys.readouterr().out)["points"]] == [2, 3]
+    assert main([*given, "--fail-on", "0"]) == 1
+
+
+# --- the page
+
+
+def test_the_page_shows_every_point_and_leads_to_every_cell(done: tuple[Grid, dict]) -> None:
+    grid, found = done
+    shown = read(grid.base.out)
+    for point in found["points"]:
+        assert f"{point['n_success']}" in shown.words
+        assert f"{100 * point['ci95'][1]:.1f}".removesuffix(".0") in shown.words
+    links = {link["href"] for link in shown.all("a")}
+    assert {f"{name}/report.html" for name in grid.cells} <= links
+    charts = [one for one in shown.all("svg") if (one["aria-label"] or "").startswith("Success")]
+    assert len(charts) == 2  # a figure for each pair of classes: along poisons, a curve for each eps
+    assert "How does success depend on what the attacker can do?" in shown.words
+
+
+def test_an_unfinished_grid_says_so(done: tuple[Grid, dict], tmp_path: Path) -> None:
+    grid, found = done
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(grid.base.out / "plan.json", run)
+    cells = [cell | ({"finished": False} if i else {}) for i, cell in enumerate(found["cells"])]
+    (run / "grid.json").write_text(json.dumps(found | {"finished": False, "cells": cells}))
+    assert "1 of 16 cells is done" in read(run).words
+    assert main(["report", str(run)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "says"), [("grid.json", "none of whose cells is done"), ("plan.json", "holds no run")]
+)
+def test_a_grid_that_lacks_a_file_is_refused(
+    file: str, says: str, done: tuple[Grid, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(done[0].base.out, tmp_path / "run")
+    (run / file).unlink()
+    assert main(["report", str(run)]) == 2
+    refused(capsys, says)
+
+
+def test_a_curve_stands_where_its_numbers_are() -> None:
+    """By a second reading of the drawing: y grows downwards from 100 % at 14 to 0 at 260."""
+    line = Rates("success", "base", "dot", [(1, 50.0, 25.0, 100.0), (70, 100.0, 90.0, 100.0)])
+    svg = str(rates([line], [(1, "1"), (70, "70")], "poisons", "Success"))
+    assert "V14.0" in svg  # the interval reaches 100 %
+    low, middle = 260 - 0.25 * 246, 260 - 0.5 * 246
+    assert f" {low:.1f}V" in svg
+    assert f" {middle:.1f}L" in svg
+    assert "success: 50 %, 100 %" in svg
