@@ -27,11 +27,9 @@ from torch import nn
 # learning_rate and similarity_coeff; its defaults are 500 * 255 and 256, for which pixels were 0 to 255
 SETTINGS = {
     "default": {},
-    "rate 500": {"learning_rate": 500.0},
     "rate 50": {"learning_rate": 50.0},
     "rate 5": {"learning_rate": 5.0},
     "rate 50, similarity 1": {"learning_rate": 50.0, "similarity_coeff": 1.0},
-    "rate 5, similarity 1": {"learning_rate": 5.0, "similarity_coeff": 1.0},
 }
 CAP = 300  # iterations
 

@@ -119,3 +119,14 @@ def test_another_network_falls_as_well(dogfish: Path, shared: Path, tmp_path: Pa
     summary = run_audit(Audit(data=dogfish, model=model, targets=4, out=tmp_path / "run", cache=cache))
     assert summary["n_success"] >= 3
     assert summary["control_rate"] == 0
+
+
+def test_re_encoding_is_a_defence_only_against_who_does_not_expect_it(tmp_path: Path, cache: Path) -> None:
+    """Stored as JPEG 85: poisons crafted for PNG fail, those crafted through JPEG do not."""
+    fell = {}
+    for expected in (None, "jpeg:80-90"):
+        options = replace(DemoCommand().options(), out=tmp_path / str(expected), cache=cache, targets=6, head="paper")
+        summary = run_audit(replace(options, store="jpeg:85", robust=expected, eps=12 / 255))
+        assert summary["control_rate"] == 0
+        fell[expected] = summary["n_success"]
+    assert fell["jpeg:80-90"] >= 4 > 2 >= fell[None]
