@@ -75,6 +75,7 @@ def run_grid(
     out.mkdir(parents=True, exist_ok=True)
     with journal.one_writer(out):
         journal.write_json(out / "plan.json", _plan(grid, wanted, ahead))
+        known: dict[str, _Cell] = {}
         ahead_of = _Clock(sum(wanted.values()), ahead)
         for place, (name, (_, audit)) in enumerate(grid.cells.items(), 1):
             title = f"cell {place} of {len(grid.cells)}{ahead_of.said()}"
@@ -83,8 +84,9 @@ def run_grid(
             run_audit(audit, progress=partial(_told, progress, title))
             ahead_of.passed(wanted[name], wanted[name] - had, time.perf_counter() - started)
             after(audit.out)
-            journal.write_json(out / "grid.json", summarised(grid))
-    return summarised(grid)
+            found = summarised(grid, known)
+            journal.write_json(out / "grid.json", found)
+    return found
 
 
 def _told(progress: Progress, title: str, stage: str, done: int, of: int) -> None:
@@ -117,25 +119,39 @@ class _Clock:
         return "" if each is None else f", about {each * self.left / 60:.0f} min left"
 
 
-def summarised(grid: Grid) -> dict[str, Any]:
-    """grid.json: a point for each combination of values but the seeds, whose trials it pools; and every cell."""
+@dataclass(frozen=True)
+class _Cell:
+    """What a finished cell left."""
+
+    summary: dict[str, Any]
+    classes: list[str]
+    rows: list[Any]
+
+
+def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, Any]:
+    """grid.json: a point for each combination of values but the seeds, whose trials it pools; and every cell.
+
+    `known`: finished cells that were read before, by their names; more are put there.
+    """
+    known = {} if known is None else known
     points: dict[str, dict[str, Any]] = {}
     held: dict[str, list[Any]] = {}
     cells = []
-    versions, hardware, classes = {}, None, ()
+    versions, hardware, classes = {}, None, list[str]()
     for name, (given, audit) in grid.cells.items():
         values = {axis: _listed(value) for axis, value in given.items()}
-        if not (audit.out / "summary.json").is_file():
+        if name not in known and (audit.out / "summary.json").is_file():
+            known[name] = _read(audit.out)
+        if name not in known:
             cells.append({"folder": name, "finished": False, **values})
             continue
-        found = json.loads((audit.out / "summary.json").read_bytes())
-        classes = json.loads((audit.out / "plan.json").read_bytes())["data"]["classes"]
+        found, classes = known[name].summary, known[name].classes
         versions, hardware = found["versions"], found["hardware"]
         fired = [check["name"] for check in found["checks"]]
         cells.append({"folder": name, "finished": True, **values, **{key: found[key] for key in KEPT}, "checks": fired})
         point = {axis: value for axis, value in values.items() if axis != POOLED}
         points[str(point)] = point
-        held.setdefault(str(point), []).extend(journal.rows(audit.out / "journal.jsonl"))
+        held.setdefault(str(point), []).extend(known[name].rows)
     summed = [point | _kept(counted(held[key], classes)) for key, point in points.items()]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -147,6 +163,11 @@ def summarised(grid: Grid) -> dict[str, Any]:
         "versions": versions,
         "hardware": hardware,
     }
+
+
+def _read(cell: Path) -> _Cell:
+    summary, held = (json.loads((cell / name).read_bytes()) for name in ("summary.json", "plan.json"))
+    return _Cell(summary, held["data"]["classes"], journal.rows(cell / "journal.jsonl"))
 
 
 def _listed(value: Any) -> Any:
