@@ -18,6 +18,9 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/dogfish_seeds.py
+	$(BIN)/python benchmarks/dogfish_all.py --short
+	$(BIN)/python benchmarks/storage.py --short
+	$(BIN)/python benchmarks/recipe.py --short
 	$(BIN)/python benchmarks/certified.py dogfish
 
 clean:

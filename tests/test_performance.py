@@ -30,13 +30,6 @@ def lines_of_all(found: Result) -> list[str]:
     return [f"| {name} | {fell(row)} |" for name, row in rows]
 
 
-def lines_of_passes(found: Result) -> list[str]:
-    return [
-        f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {row['median_passes']:g} | {row['mean_passes']} |"
-        for name, row in found["rows"].items()
-    ]
-
-
 def lines_of_storage(found: Result) -> list[str]:
     """A line for what was crafted and seen; a cell a way to store."""
     cells = found["cells"]
@@ -50,57 +43,16 @@ def lines_of_storage(found: Result) -> list[str]:
     ]
 
 
-def lines_of_recipe(found: Result) -> list[str]:
-    by_head: dict[str, list[Result]] = {}
-    for cell in found["cells"]:
-        by_head.setdefault(cell["head"], []).append(cell)
-    return [
-        f"| `{head}` | {' | '.join(f'{fell(one)} | {accuracy(one)}' for one in cells)} |"
-        for head, cells in by_head.items()
-    ]
-
-
-def accuracy(row: Result) -> str:
-    return f"{row['accuracy']:.4f}"
-
-
-def lines_of_peer(found: Result) -> list[str]:
-    ours, equal = found["ours"], found["ours_at_the_peers_linf"]
-    lines = [
-        f"| poisonfrogs{name} | {fell(row)} | {row['median_distance']:.2f} | {row['median_linf']:.3f} | {row['seconds']:.0f} s |"
-        for name, row in (("", ours), (", as loose as the peer", equal))
-    ]
-    for one in found["peer_settings"]:
-        for name, key in (("", "as_it_left_it"), (", clipped to 8/255", "clipped_to_8_255")):
-            row = one[key]
-            lines.append(
-                f"| peer, {one['setting']}{name} | {fell(row)} | {row['median_distance']:.2f} | {row['median_linf']:.3f} | {one['total_seconds']:.0f} s |"
-            )
-    return lines
-
-
 def lines_of_profile(found: Result) -> list[str]:
     return [
         f"| {name} | {found['seconds'][name]:.1f} s | {100 * share:.1f} % |" for name, share in found["share"].items()
     ]
 
 
-def lines_of_bases(found: Result) -> list[str]:
-    return [
-        f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {round(row['control_rate'] * row['n_trials'])} of {row['n_trials']} "
-        f"| {100 * row['mean_accuracy_drop']:.2f} | {row['median_passes']:g} | {255 * row['median_linf']:.0f}/255 |"
-        for name, row in found["rows"].items()
-    ]
-
-
 TABLES: dict[str, Callable[[Result], list[str]]] = {
     "dogfish_all": lines_of_all,
-    "passes": lines_of_passes,
     "storage": lines_of_storage,
-    "recipe": lines_of_recipe,
-    "peer_collision": lines_of_peer,
     "profile": lines_of_profile,
-    "bases": lines_of_bases,
 }
 
 
@@ -139,7 +91,6 @@ def test_all_targets_of_dogfish() -> None:
     assert found["median_confidence"] >= 0.995
     assert found["control_rate"] <= 0.005
     assert found["mean_accuracy_drop"] <= 0.002
-    assert found["worst_accuracy_drop"] <= 0.005
     assert found["median_passes"] <= 40
     assert found["auditor"]["agreement"] >= 0.95
     if found["survivors"]:
