@@ -91,7 +91,7 @@ def timed(options: Audit) -> dict[str, Any]:
         "crafting": round(crafting, 1),
         "judging": round(total - crafting, 1),
         "exhibits": round(exhibits, 1),
-        "everything_else": round(seconds - total - exhibits, 1),
+        "everything_else": round(seconds - total - exhibits, 1) if options.workers == 1 else None,
         "load_average_before": round(load, 2),
     }
 
