@@ -21,7 +21,7 @@ def result(name: str) -> Result:
 def fell(row: Result) -> str:
     n = row.get("n_eligible", row.get("n"))
     low, high = row["ci95"]
-    return f"{row['n_success']} of {n} ({100 * low:.0f} to {100 * high:.0f} %)"
+    return f"{row['n_success']} of {n} ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def lines_of_all(found: Result) -> list[str]:
