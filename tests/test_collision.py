@@ -291,8 +291,8 @@ def test_finished_pictures_leave_and_the_others_do_not_notice(attack):
 
     full, made = collide(attack, bases, goals), collide(attack, bases, goals, net=net, stop=some, check=check)
     assert full.passes == [23] * 5
-    assert made.passes == [23, 11, 23, 11, 23]  # the eleventh pass is the first whose features are looked at
-    assert net.calls == [5] * 11 + [3] * 12
+    assert made.passes == [23, 6, 23, 6, 23]  # the sixth pass is the first whose features are looked at
+    assert net.calls == [5] * 6 + [3] * 17
     for i in (0, 2, 4):
         assert torch.equal(made.pictures[i], full.pictures[i])
     # those that left are to the last bit what the check has seen
@@ -318,7 +318,7 @@ def test_the_stop_test_is_believed_only_in_full_precision():
             features[1] = 1e9
         return features
 
-    made = collide(Collision(passes=15), bases, goals, stop=stop, check=check)
+    made = collide(Collision(passes=15, every=10), bases, goals, stop=stop, check=check)
     assert made.passes == [15, 11, 15]
     assert [indices for _, indices in seen] == [[0, 1, 2], [1, 2]]
     stored = made.pictures[1].double() / 255
@@ -329,8 +329,8 @@ def test_the_batch_ends_when_all_have_left():
     bases, goals = table(2)
     net = Linear()
     made = collide(Collision(passes=60), bases, goals, net=net, stop=lambda f, i: torch.ones(len(i), dtype=torch.bool))
-    assert made.passes == [11, 11]
-    assert len(net.calls) == 11
+    assert made.passes == [6, 6]
+    assert len(net.calls) == 6
 
 
 def test_every_counts_the_passes_between_two_looks():
