@@ -63,7 +63,7 @@ def lone_descent(net, base: Tensor, aim: Tensor, budget, rule, passes: int) -> T
         net,
         [base],
         objective=lambda features, active: (features - aim).square().sum(1),
-        budgets=[budget],
+        budget=lambda values: budget,
         rule=rule,
         passes=passes,
         finished=lambda pictures, features, active: [False] * len(active),
@@ -161,11 +161,12 @@ def test_the_papers_beta_follows_the_sizes():
 
 
 def test_pull_is_the_published_backward_step():
-    x, b = picture(1).double() / 255, picture(2).double() / 255
+    x, b = picture(1)[None].double() / 255, picture(2)[None].double() / 255
     for step, beta in [(0.1, 0.25), (3.0, 7.0), (1e-3, 100.0)]:
         published = (x + step * beta * b) / (1 + step * beta)
-        assert torch.allclose(Pull(beta).prox(x, step, b), published, rtol=0, atol=1e-14)
-    assert Pull(3.0).cost(x, b) == pytest.approx(1.5 * float((x - b).square().sum()))
+        assert torch.allclose(Pull(beta).prox(x, torch.tensor([step], dtype=x.dtype), b), published, rtol=0, atol=1e-14)
+    assert Pull(3.0).cost(x, b).tolist() == pytest.approx([1.5 * float((x - b).square().sum())])
+    assert Pull(float("inf")).cost(b, b).tolist() == [0]
 
 
 # --- identities

@@ -17,13 +17,14 @@ from poisonfrogs import InputError, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.cli.show import report
 from poisonfrogs.data import load
-from poisonfrogs.end_to_end import EndToEnd, prepared
+from poisonfrogs.end_to_end import prepared
 from poisonfrogs.plan import DEFAULTS, Audit
 from poisonfrogs.report.folder import open_audit
 from poisonfrogs.report.sections import space
 from poisonfrogs.training import Trained, Training
 from runs import on_disk, rows_of
 
+LAYERS = ("conv1", "conv2", "conv3", "full1", "full2")
 BATCH = 16  # pictures; of sets as small as these
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,10 +44,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     plainly = Training.__call__
 
-    def counted(self, start, data, **more):
-        if len(data) > BATCH:  # what tells the time ahead trains on one batch at a time
-            seen.append(len(data))
-        return plainly(self, start, data, **more)
+    def counted(self, start, sets, **more):
+        seen.extend(len(data) for data in sets if len(data) > BATCH)  # what tells the time ahead trains on one batch
+        return plainly(self, start, sets, **more)
 
     monkeypatch.setattr(Training, "__call__", counted)
     return seen
@@ -59,16 +59,18 @@ def journal_of(audit: Audit) -> bytes:
 def test_each_trial_trains_two_victims_and_a_control_serves_all_of_a_seed(small, tmp_path, trainings):
     fresh = replace(small, cache=tmp_path / "cache")
     summary = run_audit(fresh)
-    # the clean network; of each seed: poisoned, control, watermark only, and poisoned and watermark only once more
-    assert trainings == [24, *[27, 24, 27, 27, 27] * 2]
+    # the clean network; of each seed: poisoned, watermark only, control, and poisoned and watermark only once more
+    assert trainings == [24, *[27, 27, 24, 27, 27] * 2]
     assert len(list((tmp_path / "cache/networks").glob("*.safetensors"))) == 3
     assert summary["n_trials"] == 4
     assert summary["watermark_only_rate"] is not None
     assert summary["clean_network"]["training_accuracy"] == 1
     rows = rows_of(fresh)
     assert [row["group"] for row in rows] == [0, 1, 2, 3]
-    assert len({tuple(row["control_probabilities"]) for row in rows}) > 2  # each asks about its own target
     plan = json.loads((fresh.out / "plan.json").read_bytes())
+    asked = [plan["data"]["classes"][int(np.argmax(row["control_probabilities"]))] for row in rows]
+    assert asked == [row["target_class"] for row in rows]  # each asks about its own target
+    assert len(set(asked)) == 2
     assert [trial["block"] for trial in plan["trials"]] == [0, 0, 1, 1]
     assert (plan["audit"]["eps"], plan["audit"]["watermark"], plan["audit"]["beta"]) == (None, 0.3, 0.1)
     assert plan["clean_network"] == summary["clean_network"]
@@ -121,12 +123,30 @@ def test_the_judge_s_victim_is_the_clean_network_trained_on_the_pictures_and_the
     labels = [*data.train.labels.tolist(), *[data.classes.index(row["base_class"])] * 3]
     pixels = replace(clean.train, pictures=shown, labels=torch.tensor(labels))
     recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule="constant", precision="fp32")
-    victim = recipe(clean.network, pixels, seed=seed_of(0, "victim", 0)).network
+    seed = seed_of(0, "victim", 0)
+    trained, control = recipe(clean.network, [pixels, clean.train], seed=seed)
+    victim = trained.network
     asked = replace(
         clean.test, pictures=tensor([data.test[data.test.ids.index(row["target_id"])]]), labels=torch.zeros(1)
     )
     said = training.probabilities(victim, asked)[0]
     assert said.tolist() == pytest.approx(row["probabilities"], abs=1e-5)
+    # the boundary between the two classes, poisoned against clean, after each of the two epochs
+    short, *_ = replace(recipe, epochs=1)(clean.network, [pixels], seed=seed)
+    other, *_ = replace(recipe, epochs=1)(clean.network, [clean.train], seed=seed)
+    pairs = [(short.network, other.network), (victim, control.network)]
+    a, b = data.classes.index(row["base_class"]), data.classes.index(row["target_class"])
+    for found, pair in zip(row["boundary_rotation"], pairs, strict=True):
+        one, two = ((net.linear.weight[a] - net.linear.weight[b]).double().numpy() for net in pair)
+        cosine = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+        assert found == pytest.approx(np.degrees(np.arccos(cosine)), abs=2e-3)
+    assert row["boundary_rotation"][-1] == row["rotation_degrees"]
+    turned = row["layer_rotation"]
+    assert list(turned) == ["poisoned", "control", "watermark_only"]
+    assert list(turned["poisoned"]) == [*(f"body.{name}.weight" for name in LAYERS), "linear.weight"]
+    before, after = (net.body.conv2.weight.flatten().double().numpy() for net in (clean.network, victim))
+    cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
+    assert turned["poisoned"]["body.conv2.weight"][1] == pytest.approx(np.degrees(np.arccos(cosine)), abs=2e-3)
 
 
 def test_from_scratch_every_victim_has_its_own_beginning(small, tmp_path):
@@ -140,13 +160,17 @@ def test_from_scratch_every_victim_has_its_own_beginning(small, tmp_path):
 
 
 def test_a_victim_whose_loss_is_no_number_fails_and_is_counted(small, monkeypatch):
-    trained = EndToEnd._trained
+    train = Training.__call__
 
-    def diverged(self, edit, added, seed):
-        found = trained(self, edit, added, seed)
-        return Trained(found.network, "the training loss is not a finite number in epoch 1") if edit.added else found
+    def diverged(self, start, sets, **options):
+        said = "the training loss is not a finite number in epoch 1"
+        edited = [len(data) > 24 for data in sets]
+        trained = train(self, start, sets, **options)
+        return [
+            replace(one, failure=said) if is_edited else one for one, is_edited in zip(trained, edited, strict=True)
+        ]
 
-    monkeypatch.setattr(EndToEnd, "_trained", diverged)
+    monkeypatch.setattr(Training, "__call__", diverged)
     summary = run_audit(small)
     assert summary["n_failed_trials"] == 4
     assert summary["n_eligible"] == 4
@@ -215,7 +239,8 @@ def test_what_cannot_be_is_refused_in_a_line(small, capsys, given, said, monkeyp
 
 
 def test_a_clean_network_that_cannot_be_trained_is_refused(small, monkeypatch, capsys):
-    monkeypatch.setattr(Training, "__call__", lambda self, start, data, **_: Trained(start, "the loss is nan"))
+    none = torch.zeros(0)
+    monkeypatch.setattr(Training, "__call__", lambda *_, **__: [Trained(None, "the loss is nan", none, none)])
     with pytest.raises(InputError, match="alexnet32 cannot be trained on the clean pictures \\(the loss is nan\\)"):
         run_audit(replace(small, seed=99))
 

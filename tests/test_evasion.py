@@ -98,10 +98,10 @@ def test_the_l2_ball_projects_and_rounds_inside(seed: int, radius: float, way: f
     start = base.double() / 255
     x = start + way * torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
     ball = Ball2(radius)
-    inside = ball.prox(x.clone(), 0.0, start)
+    (inside,) = ball.prox(x[None], 0.0, start[None])
     assert float((inside - start).norm()) <= radius + 1e-9
     assert 0 <= float(inside.min()) <= float(inside.max()) <= 1
-    assert torch.allclose(ball.prox(inside.clone(), 0.0, start), inside)
+    assert torch.allclose(ball.prox(inside[None], 0.0, start[None])[0], inside)
     stored = ball.quantise(inside, base)
     assert float((stored.double() - base.double()).norm()) <= 255 * radius + 1e-6
     assert torch.equal(ball.quantise(start, base), base)

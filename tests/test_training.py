@@ -40,7 +40,11 @@ def by_hand(start: Classifier, data: Pixels, schedule: str) -> Classifier:
     """The loop that everybody writes: a DataLoader, float pictures, torch's Adam."""
     network = copy.deepcopy(start).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=6) if schedule == "one-cycle" else None
+    cycle = (
+        torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=6, cycle_momentum=False)
+        if schedule == "one-cycle"
+        else None
+    )
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in STATS)
     generator = torch.Generator().manual_seed(7)
     normalised = (data.pictures.contiguous() / 255 - mean) / std
@@ -60,7 +64,7 @@ def by_hand(start: Classifier, data: Pixels, schedule: str) -> Classifier:
 def test_the_weights_are_those_of_a_plain_loop(schedule):
     start, data = alexnet(), pictures()
     recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule=schedule, precision="fp32")
-    ours, theirs = recipe(start, data, seed=7), by_hand(start, data, schedule)
+    (ours,), theirs = recipe(start, [data], seed=7), by_hand(start, data, schedule)
     assert ours.failure is None
     moved = (weights(theirs) - weights(start)).abs()
     assert float(moved.mean()) > 2e-5
@@ -72,7 +76,7 @@ def test_the_weights_are_those_of_a_plain_loop(schedule):
 def test_it_fits_what_it_is_shown():
     data = pictures()
     recipe = Training(epochs=40, learning_rate=3e-3, batch_size=16, schedule="one-cycle")
-    loss, accuracy = training.loss_and_accuracy(recipe(alexnet(), data, seed=1).network, data)
+    loss, accuracy = training.loss_and_accuracy(recipe(alexnet(), [data], seed=1)[0].network, data)
     assert loss < 0.01
     assert accuracy == 1
 
@@ -80,22 +84,68 @@ def test_it_fits_what_it_is_shown():
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     start, data = alexnet(), pictures()
     recipe = Training(epochs=1, learning_rate=1e-3, batch_size=16, schedule="constant", flips=0.5)
-    one, again, other = (weights(recipe(start, data, seed=seed).network) for seed in (1, 1, 2))
+    one, again, other = (weights(recipe(start, [data], seed=seed)[0].network) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_several_sets_give_each_what_it_gives_alone():
+    start, sets = alexnet(), [pictures(40), pictures(33, seed=5)]
+    together = PLAIN(start, sets, seed=3)
+    for data, found in zip(sets, together, strict=True):
+        (alone,) = PLAIN(start, [data], seed=3)
+        assert torch.equal(weights(found.network), weights(alone.network))
+        assert torch.equal(found.boundaries, alone.boundaries)
+    assert PLAIN(start, [], seed=3) == []
+
+
+def test_how_far_each_layer_turns_is_told_after_each_epoch():
+    start = alexnet()
+    (found,) = PLAIN(start, [pictures()], seed=3)
+    names = list(training.layers(start))
+    assert names == [f"body.{name}.weight" for name in ("conv1", "conv2", "conv3", "full1", "full2")] + [
+        "linear.weight"
+    ]
+    assert found.turned.shape == (2, 6)
+    assert torch.equal(found.boundaries[-1], found.network.linear.weight)
+    assert not torch.equal(found.boundaries[0], found.boundaries[1])
+    a, b = (weight.flatten().double() for weight in (start.body.conv1.weight, found.network.body.conv1.weight))
+    expected = torch.rad2deg(torch.arccos(a @ b / a.norm() / b.norm()))
+    assert found.turned[-1, 0] == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert (found.turned[0] < found.turned[1]).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_a_gpu_trains_several_as_a_plain_loop_trains_each(schedule):
+    """From graphs, in streams of their own, with a last batch that is smaller."""
+
+    def moved(data: Pixels) -> Pixels:
+        return Pixels(data.pictures.cuda(), data.labels.cuda(), data.mean, data.std)
+
+    start, sets = alexnet(), [pictures(140), pictures(200, seed=5), pictures(140, seed=6)]
+    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule=schedule, precision="fp32")
+    expected = recipe(start, sets, seed=7)
+    found = recipe(copy.deepcopy(start).cuda(), [moved(data) for data in sets], seed=7)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.failure is None
+        distance = (weights(ours.network).cpu() - weights(theirs.network)).abs()
+        way = (weights(theirs.network) - weights(start)).abs()
+        assert float(distance.mean()) < 0.1 * float(way.mean())  # convolutions may use TF32
+        assert torch.allclose(ours.turned, theirs.turned, rtol=0.1)
 
 
 def test_the_start_and_the_world_s_randomness_are_left_as_they_were():
     start, data = alexnet(), pictures()
     before, state = weights(start), torch.get_rng_state()
-    PLAIN(start, data, seed=1)
+    PLAIN(start, [data], seed=1)
     assert torch.equal(weights(start), before)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_epoch():
     recipe = Training(epochs=3, learning_rate=float("inf"), batch_size=16, schedule="constant", precision="fp32")
-    found = recipe(alexnet(), pictures(), seed=1)
+    (found,) = recipe(alexnet(), [pictures()], seed=1)
     assert found.failure == "the training loss is not a finite number in epoch 1"
 
 

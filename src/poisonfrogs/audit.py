@@ -114,7 +114,7 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
         confident = _confidence(audit, clean, surrogate, target_features)
         drawn = targets.drawn(audit, dataset, attacked, turns, confident)
         matrices = found["train"].matrix.numpy(), target_features.numpy()
-        trials = targets.trials(audit, dataset, drawn, attacked, matrices)
+        trials = targets.trials(audit, dataset, drawn, attacked, matrices, _together(audit, net))
     scene = judge.Scene(
         net=net,
         classes=dataset.classes,
@@ -139,6 +139,13 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
     written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
     written["clean_network"] = clean.said if clean else None
     return Prepared(setting, dataset, trials, written, clean)
+
+
+def _together(audit: Audit, net: models.Net) -> int:
+    """Trials of a group. Where every layer is trained, a GPU trains the victims of a seed side by side."""
+    if not audit.retrained:
+        return plan.GROUP
+    return audit.trials_per_seed or 1 if net.device.type == "cuda" else 1
 
 
 def _surrogate(audit: Audit, dataset: data.DataSet, features: Tensor) -> Surrogate:

@@ -1,4 +1,4 @@
-"""The one descent loop: forward-backward splitting over many pictures at once, each of its own size."""
+"""The one descent loop: forward-backward splitting over many pictures at once, in stacks of one size."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from poisonfrogs.types import Extractor
 
 
 class Budget(Protocol):
-    """How far a poison may go from its base; the backward step of forward-backward splitting."""
+    """How far a poison may go from its base; the backward step of forward-backward splitting.
 
-    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
-        """The backward step from x: a projection, or a pull towards the base. All in [0, 1]."""
+    `x` and `base` are stacks (n, 3, h, w) in [0, 1], `step` (n,).
+    """
+
+    def prox(self, x: Tensor, step: Tensor, base: Tensor) -> Tensor:
+        """The backward step from x: a projection, or a pull towards the base."""
         ...
 
-    def cost(self, x: Tensor, base: Tensor) -> float:
-        """What the budget adds to the objective."""
+    def cost(self, x: Tensor, base: Tensor) -> Tensor:
+        """What the budget adds to the objective of each picture: (n,)."""
         ...
 
     def quantise(self, x: Tensor, base: Tensor) -> Tensor:
-        """uint8 picture inside the budget, from x in [0, 1] and a uint8 base."""
+        """One uint8 picture (3, h, w) inside the budget, from x in [0, 1] and a uint8 base."""
         ...
 
 
@@ -36,11 +39,11 @@ class Ball:
 
     eps: float
 
-    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
+    def prox(self, x: Tensor, step: Tensor, base: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(x, base - self.eps), base + self.eps).clamp_(0, 1)
 
-    def cost(self, x: Tensor, base: Tensor) -> float:
-        return 0.0
+    def cost(self, x: Tensor, base: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
 
     def quantise(self, x: Tensor, base: Tensor) -> Tensor:
         levels = int(self.eps * 255 + 1e-6)
@@ -48,20 +51,23 @@ class Ball:
         return (base + change).clamp(0, 255).to(torch.uint8)
 
 
-Prox = Callable[[Tensor, float], Tensor]  # (x, step) -> x inside the budget
+Prox = Callable[[Tensor, Tensor], Tensor]  # (x, step (n,)) -> x inside the budget
 
 
 class Rule(Protocol):
-    """How a picture moves along its gradient. `state` is the rule's own, None at first."""
+    """How a stack of pictures (n, 3, h, w) moves along its gradient.
+
+    `state` is the rule's own, None at first, then tensors of n rows.
+    """
 
     def __call__(
-        self, state: Any, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
-    ) -> tuple[Tensor, Any]:
-        """The next x, and the next state, after pass `number` (from 0); `value` includes the budget's cost."""
+        self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The next x, and the next state, after pass `number` (from 0); `value` (n,) includes the budget's cost."""
         ...
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:
-        """The picture to keep when the passes are spent, of the last x and what came before."""
+        """The pictures to keep when the passes are spent, of the last x and what came before."""
         ...
 
 
@@ -78,24 +84,16 @@ class SignedMomentum:
     cycle: int  # passes
 
     def __call__(
-        self, state: Tensor | None, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
-    ) -> tuple[Tensor, Tensor]:
+        self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox
+    ) -> tuple[Tensor, tuple[Tensor]]:
         """See Rule; the state is v."""
-        normalised = gradient / gradient.abs().mean().clamp(min=1e-30)
-        velocity = normalised if state is None else self.momentum * state + normalised
+        normalised = gradient / spread(gradient.abs().flatten(1).mean(1).clamp(min=1e-30))
+        velocity = normalised if state is None else self.momentum * state[0] + normalised
         step = self.step * (1 + math.cos(math.pi * (number % self.cycle) / self.cycle)) / 2
-        return prox(x - step * velocity.sign(), step), velocity
+        return prox(x - step * velocity.sign(), x.new_full((len(x),), step)), (velocity,)
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:
         return x
-
-
-@dataclass(frozen=True)
-class _Accepted:
-    x: Tensor
-    value: float
-    gradient: Tensor
-    step: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +106,47 @@ class Backtracking:
     step: float  # the first step moves the average pixel by so much
 
     def __call__(
-        self, state: _Accepted | None, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
-    ) -> tuple[Tensor, _Accepted]:
-        """See Rule; the state is the last step that lowered the objective."""
+        self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See Rule; the state is the last step that lowered the objective: x, its value, its gradient and λ."""
         if state is None:
-            state = _Accepted(x, value, gradient, self.step / max(float(gradient.abs().mean()), 1e-30))
-        elif value <= state.value:
-            state = _Accepted(x, value, gradient, state.step * 1.5)
+            steps = self.step / gradient.abs().flatten(1).mean(1).clamp(min=1e-30)
+            state = x, value, gradient, steps
         else:
-            state = _Accepted(state.x, state.value, state.gradient, state.step / 2)
-        return prox(state.x - state.step * state.gradient, state.step), state
+            before, lowest, slope, steps = state
+            lower = value <= lowest
+            state = (
+                torch.where(spread(lower), x, before),
+                torch.where(lower, value, lowest),
+                torch.where(spread(lower), gradient, slope),
+                steps * torch.where(lower, 1.5, 0.5),
+            )
+        kept, _, slope, steps = state
+        return prox(kept - spread(steps) * slope, steps), state
 
-    def chosen(self, state: _Accepted | None, x: Tensor) -> Tensor:
-        return x if state is None else state.x
+    def chosen(self, state: Any, x: Tensor) -> Tensor:
+        return x if state is None else state[0]
+
+
+def spread(values: Tensor) -> Tensor:
+    """(n,) -> (n, 1, 1, 1), to go with a stack of pictures."""
+    return values.view(-1, 1, 1, 1)
+
+
+@dataclass(eq=False)
+class _Stack:
+    """Pictures of one size that are still on their way."""
+
+    indices: list[int]
+    base: Tensor  # (n, 3, h, w)
+    x: Tensor
+    budget: Budget
+    state: Any = None
+
+    def keep(self, rows: list[int]) -> None:
+        self.indices = [self.indices[row] for row in rows]
+        self.base, self.x = self.base[rows], self.x[rows]
+        self.state = None if self.state is None else tuple(part[rows] for part in self.state)
 
 
 def descend(
@@ -128,7 +154,7 @@ def descend(
     bases: Sequence[Tensor],
     *,
     objective: Callable[[Tensor, list[int]], Tensor],
-    budgets: Sequence[Budget],
+    budget: Callable[[int], Budget],
     rule: Rule,
     passes: int,
     finished: Callable[[list[Tensor], Tensor, list[int]], list[bool]],
@@ -136,36 +162,59 @@ def descend(
 ) -> tuple[list[Tensor], list[int], list[str | None]]:
     """Lower `objective(features, indices)` plus the budget's cost for each picture, from its base (in [0, 1]).
 
-    Every `every` passes, pictures that are `finished(pictures, features, indices)` leave the batch.
-    Returns the pictures in [0, 1], the passes spent on each, and why it failed, or None.
+    `budget`: of a picture with so many values. Every `every` passes, pictures that are
+    `finished(pictures, features, indices)` leave the batch. Returns the pictures in [0, 1], the passes spent on each,
+    and why it failed, or None.
     """
-    pictures = [base.clone() for base in bases]
-    states: list[Any] = [None] * len(pictures)
+    pictures = list(bases)
     spent = [0] * len(pictures)
     failures: list[str | None] = [None] * len(pictures)
-    active = list(range(len(pictures)))
+    stacks = _stacked(bases, budget)
     for number in range(passes):
-        x = [pictures[i].requires_grad_() for i in active]
-        features = net(x)
+        leaves = [stack.x.requires_grad_() for stack in stacks]
+        held = {i: picture for stack in stacks for i, picture in zip(stack.indices, stack.x, strict=True)}
+        active = sorted(held)
+        features = net([held[i] for i in active])
         values = objective(features, active)
-        gradients = torch.autograd.grad(values.sum(), x)
-        pictures = [picture.detach() for picture in pictures]
-        done = [False] * len(active)
+        gradients = torch.autograd.grad(values.sum(), leaves)
+        value_of = dict(zip(active, values.detach(), strict=True))
+        done: set[int] = set()
         if number and number % every == 0:
-            done = finished([pictures[i] for i in active], features.detach(), active)
-        for i, value, gradient, leaves in zip(list(active), values.tolist(), gradients, done, strict=True):
-            spent[i] += 1
-            base, budget = bases[i], budgets[i]
-            if not (math.isfinite(value) and gradient.isfinite().all()):
-                failures[i] = f"the objective or its gradient is not a finite number at pass {number + 1}"
-            if leaves or failures[i]:
-                active.remove(i)
+            said = finished([held[i].detach() for i in active], features.detach(), active)
+            done = {i for i, yes in zip(active, said, strict=True) if yes}
+        for stack, gradient in zip(list(stacks), gradients, strict=True):
+            stack.x = stack.x.detach()
+            value = torch.stack([value_of[i] for i in stack.indices])
+            finite = (value.isfinite() & gradient.flatten(1).isfinite().all(1)).tolist()
+            for i, picture, fine in zip(stack.indices, stack.x, finite, strict=True):
+                spent[i] += 1
+                pictures[i] = picture
+                if not fine:
+                    failures[i] = f"the objective or its gradient is not a finite number at pass {number + 1}"
+            stays = [row for row, i in enumerate(stack.indices) if finite[row] and i not in done]
+            if not stays:
+                stacks.remove(stack)
                 continue
-            value += budget.cost(pictures[i], base)
-            prox = partial(budget.prox, base=base)
-            pictures[i], states[i] = rule(states[i], pictures[i], value, gradient, number, prox)
-        if not active:
+            if len(stays) < len(stack.indices):
+                stack.keep(stays)
+                value, gradient = value[stays], gradient[stays]
+            value = value.double() + stack.budget.cost(stack.x, stack.base)
+            prox = partial(stack.budget.prox, base=stack.base)
+            stack.x, stack.state = rule(stack.state, stack.x, value, gradient, number, prox)
+        if not stacks:
             break
-    for i in active:
-        pictures[i] = rule.chosen(states[i], pictures[i])
+    for stack in stacks:
+        for i, picture in zip(stack.indices, rule.chosen(stack.state, stack.x), strict=True):
+            pictures[i] = picture
     return pictures, spent, failures
+
+
+def _stacked(bases: Sequence[Tensor], budget: Callable[[int], Budget]) -> list[_Stack]:
+    sizes: dict[torch.Size, list[int]] = {}
+    for i, base in enumerate(bases):
+        sizes.setdefault(base.shape, []).append(i)
+    found = []
+    for size, indices in sizes.items():
+        stacked = torch.stack([bases[i] for i in indices])
+        found.append(_Stack(indices, stacked, stacked.clone(), budget(size.numel())))
+    return found

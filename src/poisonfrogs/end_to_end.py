@@ -87,7 +87,7 @@ def prepared(audit: Audit, dataset: DataSet, progress: Progress) -> tuple[Clean,
     first = fresh(audit, len(dataset.classes), seed)
     tell = counting(progress, "training the clean network", recipe.epochs)
     path = kept_at(audit, train, dataset.fingerprint(), first, recipe, seed)
-    trained, said = kept(path, first, lambda: recipe(first, train, seed=seed, progress=tell), train)
+    trained, said = kept(path, first, lambda: recipe(first, [train], seed=seed, progress=tell)[0], train)
     if trained.failure:
         raise InputError(
             f"{start.name} cannot be trained on the clean pictures ({trained.failure}); "
@@ -182,17 +182,20 @@ def kept(path: Path, start: Classifier, train: Callable[[], Trained], data: Pixe
                 return made, {}
             loss, right = training.loss_and_accuracy(made.network, data)
             state = {name: value.cpu().contiguous() for name, value in made.network.state_dict().items()}
+            state |= {"boundaries": made.boundaries.contiguous(), "turned": made.turned.contiguous()}
             state["figures"] = torch.tensor([loss, right], dtype=torch.float64)
             write_bytes(path, save(state))
     state = checkpoints.read(path)
-    loss, right = state.pop("figures", torch.zeros(2)).tolist()
     network = copy.deepcopy(start)
     try:
+        figures, boundaries, turned = (state.pop(name) for name in ("figures", "boundaries", "turned"))
         network.load_state_dict(state)
-    except RuntimeError:
+    except (RuntimeError, KeyError):
         raise InputError(f"{path} does not hold the network that it is named for; delete it") from None
     network = network.to(data.pictures.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return Trained(network, None), {"training_loss": round(loss, 6), "training_accuracy": round(right, 6)}
+    loss, right = figures.tolist()
+    said = {"training_loss": round(loss, 6), "training_accuracy": round(right, 6)}
+    return Trained(network, None, boundaries, turned), said
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,15 +210,26 @@ class EndToEnd:
 
     def __call__(self, scene: Scene, edits: Sequence[Edit], targets: Sequence[int], *, seed: int) -> list[Verdict]:
         """See judge.Judge. An edit that changes nothing is the clean control, which is trained once for each seed."""
-        return [self._verdict(scene, edit, target, seed) for edit, target in zip(edits, targets, strict=True)]
+        start = self.clean.network
+        if self.audit.context == "scratch":
+            start = fresh(self.audit, start.linear.out_features, seed)
+        pictures = [self._added(scene.net, edit.added) for edit in edits]
+        sets = [
+            self.clean.train.edited(added, edit.label, edit.removed) if edit.added or edit.removed else None
+            for edit, added in zip(edits, pictures, strict=True)
+        ]
+        victims = iter(self.recipe(start, [one for one in sets if one], seed=seed))
+        trained = [next(victims) if one else self._control(start, seed) for one in sets]
+        return [
+            self._verdict(scene, edit, added, target, victim)
+            for edit, added, target, victim in zip(edits, pictures, targets, trained, strict=True)
+        ]
 
     def seconds_a_victim(self) -> float:
         """About how long one takes to train, from a few batches."""
         return _seconds(self.recipe, self.clean.network, self.clean.train, len(self.clean.train))
 
-    def _verdict(self, scene: Scene, edit: Edit, target: int, seed: int) -> Verdict:
-        added = self._added(scene.net, edit.added)
-        trained = self._trained(edit, added, seed)
+    def _verdict(self, scene: Scene, edit: Edit, added: Tensor, target: int, trained: Trained) -> Verdict:
         classes = len(scene.classes)
         if trained.failure:
             return Verdict(np.full(classes, 1 / classes), 1 / classes, None, failure=trained.failure)
@@ -223,16 +237,21 @@ class EndToEnd:
         said = training.probabilities(network, self.asked).numpy()
         right = said[: len(scene.test)].argmax(1) == scene.test.labels
         space = self._space(network, edit, added, target) if edit.added else None
-        return Verdict(said[target], accuracy(right, target), network.linear.weight.cpu(), space=space)
+        names = training.layers(network)
+        turned = dict(zip(names, trained.turned.T.tolist(), strict=True))
+        return Verdict(
+            said[target],
+            accuracy(right, target),
+            network.linear.weight.cpu(),
+            space=space,
+            boundaries=trained.boundaries,
+            turned=turned,
+        )
 
-    def _trained(self, edit: Edit, added: Tensor, seed: int) -> Trained:
-        start = self.clean.network
-        if self.audit.context == "scratch":
-            start = fresh(self.audit, start.linear.out_features, seed)
-        if edit.added or edit.removed:
-            return self.recipe(start, self.clean.train.edited(added, edit.label, edit.removed), seed=seed)
+    def _control(self, start: Classifier, seed: int) -> Trained:
         path = kept_at(self.audit, self.clean.train, self.fingerprint, start, self.recipe, seed)
-        trained, _ = kept(path, start, lambda: self.recipe(start, self.clean.train, seed=seed), self.clean.train)
+        train = self.clean.train
+        trained, _ = kept(path, start, lambda: self.recipe(start, [train], seed=seed)[0], train)
         if trained.failure:
             raise InputError(f"the clean control cannot be trained ({trained.failure}); give a smaller --learning-rate")
         return trained
@@ -279,7 +298,7 @@ def _seconds(recipe: Training, network: Classifier, data: Pixels, pictures: int)
     times = []
     for _ in range(TIMED):
         started = time.perf_counter()
-        replace(recipe, epochs=1)(network, few, seed=0)
+        replace(recipe, epochs=1)(network, [few], seed=0)
         times.append(time.perf_counter() - started)
     return min(times) * recipe.epochs * pictures / len(few)
 

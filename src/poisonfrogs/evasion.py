@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from poisonfrogs.descent import Ball, Budget, Prox, Rule, SignedMomentum, descend
+from poisonfrogs.descent import Ball, Budget, Prox, Rule, SignedMomentum, descend, spread
 from poisonfrogs.types import Extractor
 
 # (features (n, d), indices of the n pictures) -> logits (n, classes)
@@ -23,13 +23,14 @@ class Ball2:
 
     radius: float  # pixels in [0, 1]
 
-    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
+    def prox(self, x: Tensor, step: Tensor, base: Tensor) -> Tensor:
         change = x - base
+        share = (self.radius / change.flatten(1).norm(dim=1).clamp(min=1e-30)).clamp(max=1)
         # clamping after the projection only shortens the way: b itself lies in [0, 1]
-        return (base + change * min(1.0, self.radius / max(float(change.norm()), 1e-30))).clamp_(0, 1)
+        return (base + change * spread(share)).clamp_(0, 1)
 
-    def cost(self, x: Tensor, base: Tensor) -> float:
-        return 0.0
+    def cost(self, x: Tensor, base: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
 
     def quantise(self, x: Tensor, base: Tensor) -> Tensor:
         change, share = x * 255 - base, 1.0
@@ -45,11 +46,11 @@ class Normalised:
     step: float  # α, the root mean square of one step, pixels in [0, 1]
 
     def __call__(
-        self, state: None, x: Tensor, value: float, gradient: Tensor, number: int, prox: Prox
-    ) -> tuple[Tensor, None]:
+        self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox
+    ) -> tuple[Tensor, tuple[()]]:
         """See descent.Rule; there is no state."""
-        way = self.step * gradient.numel() ** 0.5 / gradient.norm().clamp(min=1e-30)
-        return prox(x - way * gradient, self.step), None
+        way = self.step * gradient[0].numel() ** 0.5 / gradient.flatten(1).norm(dim=1).clamp(min=1e-30)
+        return prox(x - spread(way) * gradient, way), ()
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:
         return x
@@ -80,18 +81,18 @@ class Evasion:
             said = classifier(features, active).softmax(1).cpu()
             return (said.gather(1, labels[active][:, None])[:, 0] > self.confidence).tolist()
 
-        budgets = [self._budget(picture.numel()) for picture in pictures]
         moved, _, _ = descend(
             net,
             [picture / 255 for picture in pictures],
             objective=objective,
-            budgets=budgets,
+            budget=self._budget,
             rule=self._rule(),
             passes=self.passes,
             finished=finished,
             every=5,
         )
-        return [budget.quantise(x, picture) for budget, x, picture in zip(budgets, moved, pictures, strict=True)]
+        stored = zip(moved, pictures, strict=True)
+        return [self._budget(picture.numel()).quantise(x, picture) for x, picture in stored]
 
     def _budget(self, values: int) -> Budget:
         return Ball(self.eps) if self.norm == "linf" else Ball2(self.eps * values**0.5)

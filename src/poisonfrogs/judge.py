@@ -43,6 +43,8 @@ class Verdict:
     biases: Tensor | None = None  # (classes,) of that head
     failure: str | None = None  # why the victim could not be trained; then the rest is what guessing gives
     space: Mapping[str, Tensor] | None = None  # what a victim of its own features leaves for the report
+    boundaries: Tensor | None = None  # (epochs, classes, d): its last layer's weights on the way, if it trains them all
+    turned: Mapping[str, list[float]] | None = None  # degrees of each layer from where it started, after each epoch
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,12 +52,21 @@ class Net:
         """
 
         def extract(pictures: list[Tensor]) -> Tensor:
-            seen = torch.stack([self.view(before(picture)) for picture in pictures])
+            seen = self._seen([before(picture) for picture in pictures])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 features: Tensor = self.body(seen.contiguous(memory_format=torch.channels_last))
             return features.float()
 
         return extract
+
+    def _seen(self, pictures: list[Tensor]) -> Tensor:
+        """Through the view, those of one size together: (n, 3, H, W)."""
+        sizes: dict[torch.Size, list[int]] = {}
+        for i, picture in enumerate(pictures):
+            sizes.setdefault(picture.shape, []).append(i)
+        stacks = [self.view(torch.stack([pictures[i] for i in rows])) for rows in sizes.values()]
+        order = torch.tensor([i for rows in sizes.values() for i in rows]).argsort()
+        return torch.cat(stacks)[order.to(self.device)]
 
 
 def load(

@@ -153,15 +153,17 @@ def trials(
     drawn: Sequence[Drawn],
     targets: Images,
     features: tuple[np.ndarray, np.ndarray],
+    group: int,
 ) -> list[Trial]:
     """A trial for each target drawn, with its bases; `features` of the training pictures and of the targets.
 
+    `group`: trials that are crafted and judged together.
     Raises InputError when a class has fewer training pictures than poisons are wanted.
     """
     return [
         Trial(
             trial_id=number,
-            group=number // (1 if audit.retrained else GROUP),
+            group=number // group,
             block=number // (audit.trials_per_seed or GROUP),
             target=target,
             target_id=targets.ids[target],

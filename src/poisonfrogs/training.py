@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
 from typing import Literal
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ASKED = 500  # pictures a forward pass, where nothing is learnt
+TOGETHER = 32 * 32 * 32  # pixels of one picture for each network that a GPU trains at once
+WARM_UP = 3  # steps before a CUDA graph is made of one: libraries choose and prepare in the first
 
 
 class Classifier(nn.Module):
@@ -42,8 +46,13 @@ class Pixels:
 
     def seen(self, pictures: Tensor) -> Tensor:
         """uint8 -> normalised float32, as torchvision's ToTensor and Normalize do it."""
-        mean, std = (torch.tensor(value, device=pictures.device).view(-1, 1, 1) for value in (self.mean, self.std))
+        mean, std = self._columns
         return pictures.float().div_(255).sub_(mean).div_(std)
+
+    @cached_property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(value, device=self.pictures.device).view(-1, 1, 1) for value in (self.mean, self.std))
+        return mean, std
 
     def edited(self, added: Tensor, label: int, removed: tuple[int, ...]) -> Pixels:
         """Without some rows, and with pictures (k, 3, H, W) of one class after the others."""
@@ -62,53 +71,55 @@ class Training:
     epochs: int
     learning_rate: float  # the highest of the schedule
     batch_size: int
-    schedule: Literal["constant", "one-cycle"]  # Smith and Topin 2018, with torch's defaults
+    schedule: Literal["constant", "one-cycle"]  # Smith and Topin 2018, of the rate alone, as torch has it
     flips: float = 0.0  # probability that a picture is mirrored, anew in every epoch
     precision: Literal["bf16", "fp32"] = "bf16"  # of convolutions and matrix products; weights are float32
 
     def __call__(
-        self, start: Classifier, data: Pixels, *, seed: int, progress: Callable[[int], None] = lambda epochs: None
-    ) -> Trained:
-        """Train a copy. The same start, data, seed, machine and number of threads give the same bits."""
-        network = copy.deepcopy(start).requires_grad_().train().to(memory_format=torch.channels_last)
-        device = data.pictures.device
-        optimiser = torch.optim.Adam(network.parameters(), lr=self.learning_rate, fused=device.type in ("cpu", "cuda"))
-        steps = self.epochs * math.ceil(len(data) / self.batch_size)
-        rates = _rates(self.schedule, optimiser, self.learning_rate, steps)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # of the network's own dropout
-            for epoch in range(1, self.epochs + 1):
-                loss = self._epoch(network, data, optimiser, rates, generator)
-                if not math.isfinite(loss):
-                    return Trained(network.eval(), f"the training loss is not a finite number in epoch {epoch}")
-                progress(1)
-        return Trained(network.eval().requires_grad_(False), None)
-
-    def _epoch(
         self,
-        network: Classifier,
-        data: Pixels,
-        optimiser: torch.optim.Optimizer,
-        rates: torch.optim.lr_scheduler.LRScheduler,
-        generator: torch.Generator,
-    ) -> float:
-        """One pass over the data; the sum of the losses of its batches."""
-        device = data.pictures.device
-        total = torch.zeros((), device=device)
-        for batch in torch.randperm(len(data), generator=generator).split(self.batch_size):
-            pictures = data.seen(data.pictures[batch.to(device)])
-            if self.flips:
-                pictures = flipped(pictures, torch.rand(len(batch), generator=generator) < self.flips)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits = network(pictures.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), data.labels[batch.to(device)])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+        start: Classifier,
+        sets: Sequence[Pixels],
+        *,
+        seed: int,
+        progress: Callable[[int], None] = lambda epochs: None,
+    ) -> list[Trained]:
+        """Train a copy on each set: on a GPU side by side, else one after the other.
+
+        On a CPU the same start, set, seed, machine and number of threads give the same bits.
+        """
+        trained: list[Trained] = []
+        together = _together(sets)
+        for first in range(0, len(sets), together):
+            some = sets[first : first + together]
+            device = some[0].pictures.device
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)  # of the networks' own dropout
+                running = [_Running(self, start, data, seed) for data in some]
+                for epoch in range(1, self.epochs + 1):
+                    learning = [one for one in running if one.failure is None]
+                    for _ in zip_longest(*(one.steps() for one in learning)):
+                        pass
+                    for one in learning:
+                        one.close(epoch)
+                    progress(1)
+            trained += [one.trained() for one in running]
+        return trained
+
+    def rates(self, pictures: int) -> list[float]:
+        """The learning rate of each step."""
+        steps = self.epochs * math.ceil(pictures / self.batch_size)
+        if self.schedule == "constant":
+            return [self.learning_rate] * steps
+        optimiser = torch.optim.SGD([torch.zeros(1)], lr=self.learning_rate)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, self.learning_rate, total_steps=steps, cycle_momentum=False
+        )
+        found = []
+        for _ in range(steps):
+            found.append(float(optimiser.param_groups[0]["lr"]))
             optimiser.step()
-            rates.step()
-            total += loss.detach()
-        return float(total)
+            cycle.step()
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,19 +128,112 @@ class Trained:
 
     network: Classifier
     failure: str | None  # why it is of no use
+    boundaries: Tensor  # (epochs, classes, d): the last layer's weights after each epoch, on the CPU
+    turned: Tensor  # (epochs, layers): degrees between the weights of each of `layers` and those it started from
+
+
+class _Running:
+    """A network in training. On a GPU it has a stream of its own, and its steps are replayed from a CUDA graph: those
+    of a small network are over before Python has launched all their parts one by one.
+    """
+
+    def __init__(self, recipe: Training, start: Classifier, data: Pixels, seed: int) -> None:
+        device = data.pictures.device
+        gpu = device.type == "cuda"
+        self.recipe, self.start, self.data = recipe, start, data
+        self.network = copy.deepcopy(start).requires_grad_().train().to(memory_format=torch.channels_last)
+        self.rate = torch.tensor(recipe.learning_rate, device=device)
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=self.rate, fused=gpu or device.type == "cpu", capturable=gpu
+        )
+        self.rates = iter(recipe.rates(len(data)))
+        self.generator = torch.Generator().manual_seed(seed)
+        self.loss = torch.zeros((), device=device)  # the sum over the batches of an epoch
+        self.failure: str | None = None
+        self.boundaries: list[Tensor] = []
+        self.turned: list[Tensor] = []
+        self.stream = torch.cuda.Stream(device) if gpu else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.batch = torch.zeros(recipe.batch_size, dtype=torch.int64, device=device)  # what the graph reads
+        self.mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=device)
+        if self.stream:
+            self.stream.wait_stream(torch.cuda.current_stream(device))
+
+    def steps(self) -> Iterator[None]:
+        """One pass over the data, a step at a time."""
+        device, size = self.data.pictures.device, self.recipe.batch_size
+        order = torch.randperm(len(self.data), generator=self.generator)
+        mirrored = torch.zeros(len(order), dtype=torch.bool)
+        if self.recipe.flips:
+            mirrored = torch.rand(len(order), generator=self.generator) < self.recipe.flips
+        with torch.cuda.stream(self.stream):
+            self.loss.zero_()
+            batches = zip(order.to(device).split(size), mirrored.to(device).split(size), strict=True)
+        for number, (batch, some) in enumerate(batches):
+            with torch.cuda.stream(self.stream):
+                self.rate.fill_(next(self.rates))
+                if self.stream and len(batch) == size and (self.graph or number >= WARM_UP):
+                    self._replay(batch, some)
+                else:
+                    self._step(batch, some)
+            yield
+
+    def _replay(self, batch: Tensor, mirrored: Tensor) -> None:
+        self.batch.copy_(batch)
+        self.mirrored.copy_(mirrored)
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, stream=self.stream):
+                self._step(self.batch, self.mirrored)
+        self.graph.replay()
+
+    def _step(self, batch: Tensor, mirrored: Tensor) -> None:
+        pictures = self.data.seen(self.data.pictures[batch])
+        if self.recipe.flips:
+            pictures = flipped(pictures, mirrored)
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            logits = self.network(pictures.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), self.data.labels[batch])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.loss += loss.detach()
+
+    def close(self, epoch: int) -> None:
+        """What is to be told after an epoch."""
+        with torch.cuda.stream(self.stream), torch.no_grad():
+            if not math.isfinite(float(self.loss)):
+                self.failure = f"the training loss is not a finite number in epoch {epoch}"
+            self.boundaries.append(self.network.linear.weight.detach().cpu().clone())
+            ways = zip(layers(self.start).values(), layers(self.network).values(), strict=True)
+            self.turned.append(torch.stack([angle(before, now) for before, now in ways]).cpu())
+
+    def trained(self) -> Trained:
+        network = self.network.eval().requires_grad_(False)
+        return Trained(network, self.failure, torch.stack(self.boundaries), torch.stack(self.turned))
+
+
+def _together(sets: Sequence[Pixels]) -> int:
+    """How many networks train side by side: small ones leave most of a GPU idle."""
+    if not sets or sets[0].pictures.device.type != "cuda":
+        return 1
+    return max(TOGETHER // sets[0].pictures[0, 0].numel(), 1)
+
+
+def layers(network: Classifier) -> dict[str, Tensor]:
+    """Weights of two dimensions and more, by name."""
+    return {name: weight.detach() for name, weight in network.named_parameters() if weight.dim() > 1}
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """Degrees between two tensors, taken as vectors."""
+    cosine = F.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0)
+    return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
 
 
 def flipped(pictures: Tensor, chosen: Tensor) -> Tensor:
     """Mirror the chosen pictures (n,) of a batch (n, 3, H, W)."""
     return torch.where(chosen.to(pictures.device)[:, None, None, None], pictures.flip(3), pictures)
-
-
-def _rates(
-    schedule: str, optimiser: torch.optim.Optimizer, highest: float, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    if schedule == "one-cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimiser, highest, total_steps=steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
 
 
 @torch.inference_mode()

@@ -263,6 +263,8 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
         "accuracy": round(poisoned.accuracy, 6),
         "control_accuracy": round(control.accuracy, 6),
         "rotation_degrees": _rotation(trial, poisoned.normals, control.normals),
+        "boundary_rotation": _rotations(trial, poisoned.boundaries, control.boundaries),
+        "layer_rotation": _turned(said),
         "passes": max(poison.passes for poison in poisons),
         "eligible": eligible,
         "success": eligible and failure is None and _fell(trial, poisoned),
@@ -298,6 +300,19 @@ def _rotation(trial: Trial, poisoned: Tensor | None, control: Tensor | None) -> 
     a, b = (normals[trial.base_class] - normals[trial.target_class] for normals in (poisoned, control))
     cosine = cosine_similarity(a.double(), b.double(), dim=0).clamp(-1, 1)
     return round(float(torch.rad2deg(torch.arccos(cosine))), 4)
+
+
+def _rotations(trial: Trial, poisoned: Tensor | None, control: Tensor | None) -> list[float | None] | None:
+    """The same after each epoch, where every layer is trained."""
+    if poisoned is None or control is None:
+        return None
+    return [_rotation(trial, a, b) for a, b in zip(poisoned, control, strict=True)]
+
+
+def _turned(said: Arms) -> dict[str, dict[str, list[float]]] | None:
+    """Degrees of each layer of each victim from where it started, after each epoch."""
+    turned = {arm: verdict.turned for arm, verdict in said.items() if verdict.turned}
+    return {arm: {name: rounded(way) for name, way in held.items()} for arm, held in turned.items()} or None
 
 
 def _pixels(picture: Tensor) -> np.ndarray:

@@ -41,9 +41,9 @@ class View:
     std: tuple[float, ...]
 
     def __call__(self, picture: Tensor) -> Tensor:
-        """(3, h, w) in [0, 1] -> normalised (3, H, W)."""
-        height, width = self.resized(*picture.shape[1:])
-        rows_first = _rows_first(*picture.shape[1:], height, width, self.interpolation)
+        """(3, h, w) or (n, 3, h, w) in [0, 1] -> normalised (3, H, W) or (n, 3, H, W)."""
+        height, width = self.resized(*picture.shape[-2:])
+        rows_first = _rows_first(*picture.shape[-2:], height, width, self.interpolation)
         seen = _resized(picture, height, width, self.interpolation, rows_first)
         if self.crop:
             fill = _column(self.fill, seen)
@@ -137,10 +137,10 @@ def _rows_first(h: int, w: int, height: int, width: int, interpolation: str) -> 
 
 
 def _stretched(rows: Tensor, size: int, interpolation: str) -> Tensor:
-    """(3, h, w) -> (3, h, size) in [0, 1]."""
-    if rows.shape[2] == size:
+    """(..., w) -> (..., size) in [0, 1]."""
+    if rows.shape[-1] == size:
         return rows
-    weights = _weights(rows.shape[2], size, interpolation, rows.dtype, rows.device)
+    weights = _weights(rows.shape[-1], size, interpolation, rows.dtype, rows.device)
     return (rows @ weights).clamp(0, 1)
 
 

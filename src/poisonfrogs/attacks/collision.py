@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poisonfrogs.descent import Backtracking, Ball, Budget, Rule, SignedMomentum, descend
+from poisonfrogs.descent import Backtracking, Ball, Budget, Rule, SignedMomentum, descend, spread
 from poisonfrogs.types import Crafted, Extractor, Goal, Stop
 
 
@@ -21,14 +21,14 @@ class Pull:
 
     beta: float
 
-    def prox(self, x: Tensor, step: float, base: Tensor) -> Tensor:
-        weight = step * self.beta
+    def prox(self, x: Tensor, step: Tensor, base: Tensor) -> Tensor:
+        weight = spread(step * self.beta)
         # written so that β → ∞ gives b, not ∞/∞
         return (x + (base - x) * (1 - 1 / (1 + weight))).clamp_(0, 1)
 
-    def cost(self, x: Tensor, base: Tensor) -> float:
-        moved = x - base
-        return self.beta / 2 * float(moved.square().sum()) if moved.any() else 0.0
+    def cost(self, x: Tensor, base: Tensor) -> Tensor:
+        # nothing, where nothing moved, whatever β is: 0·∞ is no number
+        return torch.nan_to_num((x - base).square().flatten(1).sum(1) * (self.beta / 2), nan=0.0)
 
     def quantise(self, x: Tensor, base: Tensor) -> Tensor:
         return (x * 255).round().clamp(0, 255).to(torch.uint8)
@@ -62,13 +62,15 @@ class Collision:
         # a poison deeper in that class than the target leaves the target on its own side.
         aims = torch.stack([goal.feature + self.overshoot * goal.axis for goal in goals])
         floats = [base.to(aims) / 255 for base in bases]
-        budgets = [self._budget(len(goal.feature), base.numel()) for goal, base in zip(goals, bases, strict=True)]
+
+        def budget(values: int) -> Budget:
+            return Pull(self.beta * aims.shape[1] ** 2 / values**2) if self.eps is None else Ball(self.eps)
 
         def objective(features: Tensor, active: list[int]) -> Tensor:
             return (features - aims[active]).square().sum(1)
 
         def rounded(x: Tensor, i: int) -> Tensor:
-            return budgets[i].quantise(x, bases[i])
+            return budget(bases[i].numel()).quantise(x, bases[i])
 
         def finished(pictures: list[Tensor], features: Tensor, active: list[int]) -> list[bool]:
             fell = stop(features, active).clone()  # it is the caller's
@@ -86,16 +88,13 @@ class Collision:
             net,
             floats,
             objective=objective,
-            budgets=budgets,
+            budget=budget,
             rule=self._rule(),
             passes=self.passes,
             finished=finished,
             every=self.every,
         )
         return Crafted(pictures=[rounded(x, i) for i, x in enumerate(pictures)], passes=passes, failures=failures)
-
-    def _budget(self, features: int, pixels: int) -> Budget:
-        return Pull(self.beta * features**2 / pixels**2) if self.eps is None else Ball(self.eps)
 
     def _rule(self) -> Rule:
         if self.eps is None:
