@@ -1,131 +1,209 @@
 """Many watermarked poisons against networks that retrain every layer, on CIFAR-10: python benchmarks/end_to_end.py
 
-    python benchmarks/end_to_end.py NAME [--trials N] [--shared SHARED]   run N more trials of a series, then stop
-    python benchmarks/end_to_end.py --results                             benchmarks/results/end_to_end.json, and a table
+    python benchmarks/end_to_end.py NAME... [--trials N] [--minutes M]   run N more trials of each series, for M minutes
+    python benchmarks/end_to_end.py --list                               the series, and how far each has come
+    python benchmarks/end_to_end.py --results                            benchmarks/results/end_to_end.json, and a table
 
-A trial takes about four minutes on 2 cores, so the series run in pieces, across days: each leaves its plan, journal and
-timings in benchmarks/journals/NAME, from which it goes on.
+A trial of the paper's protocol takes about four minutes on 2 cores, of the laptop's half a minute, and on a GPU seconds;
+so the series run in pieces, across days: each leaves its plan, journal, timings and machine in benchmarks/journals/NAME,
+from which it goes on, on a machine of the same kind.
 """
 
 import argparse
+import fnmatch
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from poisonfrogs import Audit, journal, run_audit, wilson
+from poisonfrogs import Audit, end_to_end, journal, run_audit, wilson
+from poisonfrogs.images import Images
+from poisonfrogs.models import Net
+from poisonfrogs.pictures import Unreadable
 from poisonfrogs.pipeline import hardware, versions
+from poisonfrogs.training import Pixels
 
 ROOT = Path(__file__).parent.parent
 JOURNALS = ROOT / "benchmarks/journals"
 KEPT = ("plan.json", "journal.jsonl", "timings.jsonl")
-BIRD_DOG: dict[str, Any] = {"context": "end-to-end", "target_class": "bird", "base_class": "dog", "threads": 2}
+LAPTOP = {"train": 2500, "test": 1000}  # pictures of each of two classes: the first ones
+PAPER: dict[str, Any] = {"context": "end-to-end", "target_class": "bird", "base_class": "dog"}
+AIRPLANES = {**PAPER, "target_class": "airplane", "base_class": "frog", "targets": 50}
 SERIES: dict[str, dict[str, Any]] = {
-    "bird-dog-50": {**BIRD_DOG, "poisons": 50},
-    "bird-dog-1": {**BIRD_DOG, "poisons": 1},
-    "bird-dog-50-unfitted": {**BIRD_DOG, "poisons": 50, "clean_epochs": 4},
+    **{
+        f"paper-{poisons}-{opacity}": {**PAPER, "poisons": poisons, "watermark": opacity / 100}
+        for opacity in (30, 20)
+        for poisons in (50, 1, 5, 10, 25, 70)
+    },
+    **{f"paper-50-30-clean-{epochs}": {**PAPER, "clean_epochs": epochs} for epochs in (2, 4, 8, 12)},
+    "paper-50-0": {**PAPER, "watermark": 0.0},
+    "paper-50-30-one-base": {**PAPER, "base_choice": "one"},
+    "airplane-frog-50-30": AIRPLANES,
+    "airplane-frog-50-30-outliers": {**AIRPLANES, "target_choice": "least-confident"},
+    "scratch-resnet20-50-30": {**PAPER, "context": "scratch", "model": "cifar_resnet20", "targets": 10},
+    **{
+        f"laptop-{poisons}-{opacity}": {**PAPER, "poisons": poisons, "watermark": opacity / 100, "targets": 20}
+        for opacity in (30, 20)
+        for poisons in (1, 5, 10, 25, 50)
+    },
 }
 
 
 class Enough(Exception):  # noqa: N818
-    """So many trials were wanted."""
+    """So many trials were wanted, or so many minutes."""
 
 
-def run(name: str, trials: int, shared: Path) -> None:
-    out = ROOT / "runs/bench" / name
+def laptop_data(shared: Path) -> Path:
+    """Two classes of CIFAR-10 and fewer pictures, laid out as the whole is."""
+    out, classes = ROOT / "runs/bench/laptop-data", (PAPER["target_class"], PAPER["base_class"])
+    for split, count in LAPTOP.items():
+        made = out / f"{split}-00000-of-00001.parquet"
+        if made.exists():
+            continue
+        out.mkdir(parents=True, exist_ok=True)
+        whole = pq.read_table(next((shared / "data/cifar10").rglob(f"{split}-*.parquet")))
+        meta = json.loads(whole.schema.metadata[b"huggingface"])
+        names = meta["info"]["features"]["label"]["names"]
+        labels = whole["label"].to_pylist()
+        rows = [[i for i, label in enumerate(labels) if names[label] == name][:count] for name in classes]
+        part = whole.take(rows[0] + rows[1]).set_column(1, "label", pa.array([0] * count + [1] * count))
+        meta["info"]["features"]["label"]["names"] = list(classes)
+        pq.write_table(part.replace_schema_metadata({"huggingface": json.dumps(meta)}), made, row_group_size=1000)
+    return out
+
+
+def remembering(read: Callable[..., Any]) -> Callable[..., Any]:
+    """The pictures of CIFAR-10, kept from one series to the next."""
+    held: dict[Any, tuple[Pixels, dict[int, Unreadable]]] = {}
+
+    def pixels(net: Net, images: Images, tell: Callable[[int], None]) -> Any:
+        key = net.view, net.device, tuple(images.hashes)
+        if key not in held:
+            held[key] = read(net, images, tell)
+        return held[key]
+
+    return pixels
+
+
+def run(name: str, shared: Path, trials: int, until: float, cache: Path | None) -> None:
+    out, left = ROOT / "runs/bench" / name, JOURNALS / name
     out.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
-        if (JOURNALS / name / file).exists() and not (out / file).exists():
-            shutil.copy(JOURNALS / name / file, out / file)
+        if (left / file).exists() and not (out / file).exists():
+            shutil.copy(left / file, out / file)
     first: list[int] = []
 
     def enough(stage: str, done: int, of: int) -> None:
         if stage.startswith("crafting"):
             first.append(done)
-            print(f"{name}: {done} of {of} trials", flush=True)
-            if done - first[0] >= trials:
+            print(f"{time.strftime('%H:%M:%S')} {name}: {done} of {of} trials", flush=True)
+            if done < of and (done - first[0] >= trials or time.monotonic() > until):
                 raise Enough
 
+    data = laptop_data(shared) if name.startswith("laptop") else shared / "data/cifar10"
     with suppress(Enough):
-        run_audit(Audit(data=shared / "data/cifar10", out=out, **SERIES[name]), progress=enough)
-    (JOURNALS / name).mkdir(parents=True, exist_ok=True)
+        run_audit(Audit(data=data, out=out, cache=cache, **SERIES[name]), progress=enough)
+    left.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
-        shutil.copy(out / file, JOURNALS / name / file)
+        shutil.copy(out / file, left / file)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine = {"hardware": hardware(device), "versions": versions()}
+    (left / "machine.json").write_text(json.dumps(machine, indent=1) + "\n")
 
 
 def point(name: str) -> dict[str, Any]:
     """What a series has come to so far."""
-    plan = json.loads((JOURNALS / name / "plan.json").read_bytes())
+    plan, machine = (json.loads((JOURNALS / name / file).read_bytes()) for file in ("plan.json", "machine.json"))
     rows = journal.rows(JOURNALS / name / "journal.jsonl")
     timings = journal.rows(JOURNALS / name / "timings.jsonl")
     eligible = [row for row in rows if row["eligible"]]
     n = len(eligible)
-    fell, marked = (sum(bool(row[key]) for row in eligible) for key in ("success", "watermark_only_success"))
-    wrong, classes = sum(row["control_wrong"] for row in rows), plan["data"]["classes"]
-
-    def median(values: list[float]) -> float | None:
-        return sorted(values)[len(values) // 2] if values else None
-
-    base = classes.index(rows[0]["base_class"])
+    fell = sum(row["success"] for row in eligible)
+    marked = sum(bool(row["watermark_only_success"]) for row in eligible)
+    wrong, base = sum(row["control_wrong"] for row in rows), plan["data"]["classes"].index(rows[0]["base_class"])
+    said = [[row[key][base] for row in eligible] for key in ("probabilities", "control_probabilities")]
+    watermark = bool(plan["audit"]["watermark"])
     return {
-        "protocol": "paper",
+        "protocol": name.split("-")[0] if name.startswith("laptop") else "paper",
         "target_class": rows[0]["target_class"],
         "base_class": rows[0]["base_class"],
         **{key: plan["audit"][key] for key in ("context", "model", "poisons", "watermark", "epochs", "learning_rate")},
         **{key: plan["audit"][key] for key in ("passes", "base_choice", "target_choice", "clean_epochs")},
+        "n_train": plan["data"]["n_train"],
         "n": n,
         "n_success": fell,
         "success_rate": fell / n if n else None,
         "ci95": wilson(fell, n),
-        "watermark_only_rate": marked / n if n else None,
-        "watermark_only_ci95": wilson(marked, n),
+        "watermark_only_rate": marked / n if n and watermark else None,
+        "watermark_only_ci95": wilson(marked, n) if watermark else None,
         "n_trials": len(rows),
         "control_rate": wrong / len(rows),
         "control_ci95": wilson(wrong, len(rows)),
         "n_failed": sum(row["failed"] for row in rows),
-        "median_confidence": median([row["probabilities"][base] for row in eligible]),
-        "median_distance_before": median([d for row in rows for d in row["distance_before"]]),
-        "median_distance_after": median([d for row in rows for d in row["distance_after"]]),
-        "median_linf": median([d for row in rows for d in row["linf"]]),
+        "median_confidence": median(said[0]) if n else None,
+        "control_median_confidence": median(said[1]) if n else None,
+        "median_distance_before": median(d for row in rows for d in row["distance_before"]),
+        "median_distance_after": median(d for row in rows for d in row["distance_after"]),
+        "median_linf": median(d for row in rows for d in row["linf"]),
+        "median_boundary_rotation": [
+            median(way) for way in zip(*(row["boundary_rotation"] for row in rows if not row["failed"]), strict=True)
+        ],
         "mean_accuracy_drop": sum(row["control_accuracy"] - row["accuracy"] for row in rows) / len(rows),
         "clean_network": plan["clean_network"],
-        "median_seconds_a_trial": median([row["seconds"]["total"] for row in timings]),
-        "median_seconds_crafting": median([row["seconds"]["crafting"] for row in timings]),
-        "versions": sorted({row["versions"] for row in rows}),
+        "seconds_a_trial": sum(row["seconds"]["total"] for row in timings) / len(rows),
+        "seconds_crafting": sum(row["seconds"]["crafting"] for row in timings) / len(rows),
+        "code": sorted({row["versions"] for row in rows}),
+        **machine,
     }
 
 
 def results() -> None:
-    torch.set_num_threads(2)
     points = {name: point(name) for name in SERIES if (JOURNALS / name / "journal.jsonl").exists()}
     found = {
         "points": [{"series": name, **one} for name, one in points.items()],
         "versions": versions(),
-        "hardware": hardware(torch.device("cpu")),
+        "hardware": "; ".join(sorted({one["hardware"] for one in points.values()})),
     }
     (ROOT / "benchmarks/results/end_to_end.json").write_text(json.dumps(found, indent=1) + "\n")
     for name, one in points.items():
         low, high = one["ci95"]
         print(
             f"{name}: {one['n_success']} of {one['n']} ({low:.0%} to {high:.0%}), watermark only "
-            f"{one['watermark_only_rate'] or 0:.0%}, clean training loss {one['clean_network']['training_loss']:.4f}"
+            f"{one['watermark_only_rate'] or 0:.0%}, clean training loss {one['clean_network']['training_loss']:.4f}, "
+            f"{one['seconds_a_trial']:.1f} s a trial"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", choices=list(SERIES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help="series; laptop-* is all of the laptop's")
     parser.add_argument("--trials", type=int, default=10**6)
+    parser.add_argument("--minutes", type=float, default=10**6)
     parser.add_argument("--shared", type=Path, default=os.environ.get("POISONFROGS_SHARED", ROOT.parent / "shared"))
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--list", action="store_true")
     parser.add_argument("--results", action="store_true")
     given = parser.parse_args()
-    if given.name:
-        run(given.name, given.trials, Path(given.shared))
-    if given.results or given.name:
+    until = time.monotonic() + 60 * given.minutes
+    end_to_end.pixels = remembering(end_to_end.pixels)
+    names = [name for pattern in given.names for name in fnmatch.filter(SERIES, pattern)]
+    for name in dict.fromkeys(names):
+        if time.monotonic() < until:
+            run(name, Path(given.shared), given.trials, until, given.cache)
+    if given.list:
+        for name in SERIES:
+            path = JOURNALS / name / "journal.jsonl"
+            print(f"{name}: {len(journal.rows(path)) if path.exists() else 0} trials")
+    if given.results or given.names:
         results()
 
 
