@@ -169,6 +169,7 @@ def point(name: str) -> dict[str, Any]:
 def results() -> None:
     points = {name: point(name) for name in SERIES if (JOURNALS / name / "journal.jsonl").exists()}
     found = {
+        "n": sum(one["n_trials"] for one in points.values()),
         "points": [{"series": name, **one} for name, one in points.items()],
         "versions": versions(),
         "hardware": "; ".join(sorted({one["hardware"] for one in points.values()})),

@@ -49,16 +49,29 @@ def lines_of_profile(found: Result) -> list[str]:
     ]
 
 
+def lines_of_end_to_end(found: Result) -> list[str]:
+    """A line a series."""
+    points = sorted(found["points"], key=lambda one: (one["protocol"], -one["watermark"], one["poisons"]))
+    return [
+        f"| {one['poisons']} | {one['watermark']:.0%} | {fell(one)} | {one['watermark_only_rate']:.0%} | "
+        f"{round(one['control_rate'] * one['n_trials'])} of {one['n_trials']} | {one['median_confidence']:.3f} | "
+        f"{100 * one['mean_accuracy_drop']:.2f} points |"
+        for one in points
+    ]
+
+
 TABLES: dict[str, Callable[[Result], list[str]]] = {
     "dogfish_all": lines_of_all,
     "storage": lines_of_storage,
     "profile": lines_of_profile,
+    "end_to_end": lines_of_end_to_end,
 }
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_its_benchmark_s(name: str) -> None:
-    text = (ROOT / "docs/performance.md").read_text().splitlines()
+    document = "end-to-end" if name == "end_to_end" else "performance"
+    text = (ROOT / f"docs/{document}.md").read_text().splitlines()
     lines = TABLES[name](result(name))
     assert lines
     for line in lines:
@@ -95,3 +108,32 @@ def test_all_targets_of_dogfish() -> None:
     assert found["auditor"]["agreement"] >= 0.95
     if found["survivors"]:
         assert found["felled_by"]
+
+
+def test_many_watermarked_poisons_do_what_one_does_not() -> None:
+    points = {point["series"]: point for point in result("end_to_end")["points"]}
+    many, one = points["paper-50-30"], points["paper-1-30"]
+    assert many["n_trials"] == one["n_trials"] == 30
+    assert many["success_rate"] >= 0.6  # the paper's
+    assert one["n_success"] <= 1
+    assert many["watermark_only_ci95"][1] < many["ci95"][0]
+    readme = (ROOT / "README.md").read_text()
+    assert f"{fell(many).replace(' (', ' fell (').removesuffix(')')}; the paper: about 60 %)" in readme
+    assert f"{many['watermark_only_rate']:.0%}"[:-1] + " % with the blended dogs alone" in readme
+    assert f"{round(30 * many['control_rate'])} of 30 wrong without any; with ONE" in readme
+    assert f"poison {one['n_success']} of {one['n']} (" in readme
+    assert many["clean_network"]["training_loss"] < 0.01
+    for protocol in ("paper", "laptop"):
+        curve = [point for point in points.values() if (point["protocol"], point["watermark"]) == (protocol, 0.3)]
+        rates = [point["success_rate"] for point in sorted(curve, key=lambda point: point["poisons"])]
+        assert rates == sorted(rates)
+
+
+def test_the_victims_a_minute_are_the_document_s() -> None:
+    found, text = result("training_speed_gpu"), (ROOT / "docs/end-to-end.md").read_text()
+    side = found["victims_a_minute"]
+    assert f"{side['1']}, {side['8']} and {side['32']} victims a minute for 1, 8 and 32" in text
+    launched = found["victims_a_minute_without_graphs"]
+    assert f"a victim takes {60 / side['1']:.1f} s" in text
+    assert f"({60 / launched:.1f} s where Python launches every kernel)" in text
+    assert found["hardware"] in text
