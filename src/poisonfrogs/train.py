@@ -8,8 +8,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from poisonfrogs.logistic import Heads, Rows, loss_and_gradient, solve
+from poisonfrogs.logistic import Heads, Rows, solve
 from poisonfrogs.types import InputError, Stop
 
 
@@ -32,18 +33,19 @@ class PaperHead:
         generator = torch.Generator().manual_seed(seed)
         count, dim = rows.features.shape
         own = rows.own.shape[1]
-        theta = _initial(dim, classes, generator).to(rows.features).repeat(rows.heads, 1, 1)
-        kept = rows.kept() if rows.removed.numel() else None
+        examples = _Examples.of(rows, classes)
+        # heads last: the products and the softmax run along them
+        theta = _initial(dim, classes, generator).to(rows.features)[..., None].repeat(1, 1, rows.heads)
         moments = torch.zeros_like(theta), torch.zeros_like(theta)
         step = 0
         for _ in range(self.epochs):
             order = torch.randperm(count + own, generator=generator).to(rows.features.device)
             for batch in order.split(self.batch_size):
                 step += 1
-                part, present = _batch(rows, batch, count), None if kept is None else kept[batch[batch < count]]
-                gradient = _mean_gradient(theta, part, present, classes)
+                gradient = examples.mean_gradient(theta, batch)
                 _adam(theta, gradient, moments, step, self.learning_rate)
-        return Heads(theta[:, :dim].contiguous(), theta[:, dim].contiguous())
+        weight = theta.permute(2, 0, 1).contiguous()
+        return Heads(weight[:, :dim].contiguous(), weight[:, dim].contiguous())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +89,43 @@ def _initial(dim: int, classes: int, generator: torch.Generator) -> Tensor:
     return uniform.mul(2).sub(1).div(dim**0.5)
 
 
-def _batch(rows: Rows, batch: Tensor, count: int) -> Rows:
-    shared, own = batch[batch < count], batch[batch >= count] - count
-    return Rows(rows.features[shared], rows.labels[shared], rows.own[:, own], rows.own_labels[:, own], rows.removed)
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """Rows as a mini-batch takes them: a 1 for the bias behind each feature, labels one-hot."""
 
+    shared: Tensor  # (n, d + 1)
+    labels: Tensor  # (n, K, 1)
+    own: Tensor  # (H, k, d + 1)
+    own_labels: Tensor  # (H, k, K)
+    kept: Tensor | None  # (n, H), None where no head does without a shared row
 
-def _mean_gradient(theta: Tensor, rows: Rows, kept: Tensor | None, classes: int) -> Tensor:
-    """(H, d + 1, K): gradient of the mean cross-entropy of a mini-batch."""
-    present = rows.features.new_ones(len(rows.features), rows.heads) if kept is None else kept
-    _, slope = loss_and_gradient(Heads(theta[:, :-1], theta[:, -1]), rows, present, classes)
-    size = present.sum(0) + rows.own.shape[1]
-    return torch.cat([slope.weight, slope.bias[:, None]], 1) / size.clamp(min=1)[:, None, None]
+    @classmethod
+    def of(cls, rows: Rows, classes: int) -> _Examples:
+        labels, own_labels = (F.one_hot(some, classes).to(rows.features) for some in (rows.labels, rows.own_labels))
+        return cls(
+            shared=F.pad(rows.features, (0, 1), value=1.0),
+            labels=labels[..., None],
+            own=F.pad(rows.own, (0, 1), value=1.0),
+            own_labels=own_labels,
+            kept=rows.kept() if rows.removed.numel() else None,
+        )
+
+    def mean_gradient(self, theta: Tensor, batch: Tensor) -> Tensor:
+        """(d + 1, K, H): gradient of the mean cross-entropy at theta of the rows `batch`, the heads' own last."""
+        count = len(self.shared)
+        chosen, own = batch[batch < count], batch[batch >= count] - count
+        x = self.shared[chosen]
+        residual = (x @ theta.flatten(1)).view(-1, *theta.shape[1:]).softmax(1) - self.labels[chosen]
+        size: int | Tensor = len(batch)
+        if self.kept is not None:
+            kept = self.kept[chosen]
+            residual, size = residual * kept[:, None], (kept.sum(0) + len(own)).clamp(min=1)
+        slope = (x.T @ residual.flatten(1)).view_as(theta)
+        if len(own):
+            x = self.own[:, own]
+            residual = (x @ theta.permute(2, 0, 1)).softmax(-1) - self.own_labels[:, own]
+            slope += (x.transpose(1, 2) @ residual).permute(1, 2, 0)
+        return slope / size
 
 
 def _adam(theta: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> None:
