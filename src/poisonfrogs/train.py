@@ -154,6 +154,7 @@ class Surrogate:
     confidence: float = 0.95  # of the base class, at the target
     c: float = 100.0
     epochs: int = 20
+    tolerance: float = 5e-5  # largest entry of the logistic head's gradient
 
     @classmethod
     def fit(cls, features: Tensor, labels: Tensor, classes: int, *, seed: int, sample: int = 4096) -> Surrogate:
@@ -167,6 +168,8 @@ class Surrogate:
 
     def watch(self, *, targets: Tensor, labels: Tensor, poisons: int) -> Stop:
         """A stop test for `poisons` consecutive pictures a target: targets (t, d), base classes `labels` (t,)."""
+        # the last converged head of each target: between two looks it moves little
+        weight, bias = self.clean.weight.repeat(len(targets), 1, 1), self.clean.bias.repeat(len(targets), 1)
 
         def stop(features: Tensor, indices: list[int]) -> Tensor:
             left = Counter(i // poisons for i in indices)
@@ -181,7 +184,9 @@ class Surrogate:
                 probabilities = heads.predict(targets[trials][:, None])[:, 0]
                 return probabilities.gather(1, labels[trials][:, None])[:, 0] > self.confidence
 
-            heads, _ = solve(rows, self.classes, c=self.c, start=self.clean, tolerance=1e-4)
+            start = Heads(weight[whole], bias[whole])
+            heads, _ = solve(rows, self.classes, c=self.c, start=start, tolerance=self.tolerance)
+            weight[whole], bias[whole] = heads.weight, heads.bias
             likely = believed(heads, whole).nonzero()[:, 0]
             if len(likely):
                 heads = PaperHead(epochs=self.epochs)(rows.part(likely), self.classes, seed=self.seed)
