@@ -286,6 +286,23 @@ def test_each_targets_head_starts_from_its_own_last_one(monkeypatch):
     assert torch.equal(starts[3].weight, starts[0].weight)
 
 
+@pytest.mark.parametrize(("count", "inside"), [(1, 1), (32, 1), (33, 2)])
+def test_few_heads_are_solved_by_one_thread(monkeypatch, count, inside):
+    seen = []
+
+    def spy(rows, classes, **options):
+        seen.append(torch.get_num_threads())
+        return solve(rows, classes, **options)
+
+    found, aimed = surrogate(), targets(count)
+    monkeypatch.setattr(train, "solve", spy)
+    torch.set_num_threads(2)  # the fixture sets it back
+    for _ in range(2):
+        watch(found, aimed)(beyond(aimed), list(range(count)))
+    assert seen == [inside] * 2
+    assert torch.get_num_threads() == 2
+
+
 def test_an_answer_does_not_hang_on_what_was_asked_before():
     """Convex: from the head that a worse or a better poison left, the same solution is found."""
     aimed = targets(3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +14,8 @@ from torch.nn import functional as F
 
 from poisonfrogs.logistic import Heads, Rows, solve
 from poisonfrogs.types import InputError, Stop
+
+SMALL = 64  # heads times classes up to which a second thread saves less than it has to be waited for
 
 
 class Recipe(Protocol):
@@ -137,6 +141,16 @@ def _adam(theta: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step:
     theta.addcdiv_(first, scale, value=-rate / (1 - 0.9**step))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True, eq=False)
 class Surrogate:
     """The attacker's guess at the victim: when do its poisons suffice? It never sees the judge or its seed.
@@ -195,7 +209,7 @@ class Surrogate:
             done[member] = fell.repeat_interleave(poisons)
             return done
 
-        return stop
+        return _one_thread()(stop) if len(targets) * self.classes <= SMALL else stop
 
     def _rows(self, own: Tensor, labels: Tensor) -> Rows:
         own_labels = labels[:, None].expand(-1, own.shape[1]).contiguous()
