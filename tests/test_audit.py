@@ -14,7 +14,7 @@ from PIL import Image
 import toy
 from poisonfrogs import journal, pictures, trial
 from poisonfrogs.attacks.collision import Collision
-from poisonfrogs.audit import run_audit
+from poisonfrogs.audit import prepare, run_audit
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import Crafted, InputError
 from runs import rows_of
@@ -50,6 +50,13 @@ def test_the_nearest_base_is_nearest(audit: Audit) -> None:
         distances = (train[of_class] - test[data.test.ids.index(row["target_id"])]).norm(dim=1)
         assert row["base_ids"] == [data.train.ids[of_class[int(distances.argmin())]]]
         assert row["distance_before"][0] == pytest.approx(float(distances.min()), abs=1e-4)
+
+
+@pytest.mark.parametrize(("expected", "cycle"), [(None, 30), ("jpeg:75-95", 20), ("crop", 20)])
+def test_the_step_falls_once_where_each_pass_draws_a_change(audit: Audit, expected: str | None, cycle: int) -> None:
+    mine = replace(audit, robust=expected, passes=20)
+    prepared = prepare(mine, 1, lambda stage, done, of: None)
+    assert prepared.setting.attack == Collision(passes=20, cycle=cycle)
 
 
 def test_random_bases_follow_the_seed(audit: Audit) -> None:

@@ -263,6 +263,55 @@ def test_the_surrogate_has_a_seed_of_its_own(monkeypatch):
     assert seeds == [(123, 20)] * 2
 
 
+def test_each_targets_head_starts_from_its_own_last_one(monkeypatch):
+    starts, ends = [], []
+
+    def spy(rows, classes, *, start, **options):
+        heads, converged = solve(rows, classes, start=start, **options)
+        starts.append(start)
+        ends.append(heads)
+        return heads, converged
+
+    found, aimed = surrogate(), targets(3)
+    monkeypatch.setattr(train, "solve", spy)
+    stop = watch(found, aimed)
+    stop(beyond(aimed), [0, 1, 2])
+    stop(beyond(aimed)[[2]], [2])
+    stop(beyond(aimed)[[0, 2]], [0, 2])
+    assert torch.equal(starts[0].weight, found.clean.weight.expand(3, -1, -1))
+    assert torch.equal(starts[1].weight, ends[0].weight[[2]])
+    assert torch.equal(starts[2].weight, torch.stack([ends[0].weight[0], ends[1].weight[0]]))
+    assert torch.equal(starts[2].bias, torch.stack([ends[0].bias[0], ends[1].bias[0]]))
+    watch(found, aimed)(beyond(aimed), [0, 1, 2])  # another group of targets
+    assert torch.equal(starts[3].weight, starts[0].weight)
+
+
+@pytest.mark.parametrize(("count", "inside"), [(1, 1), (32, 1), (33, 2)])
+def test_few_heads_are_solved_by_one_thread(monkeypatch, count, inside):
+    seen = []
+
+    def spy(rows, classes, **options):
+        seen.append(torch.get_num_threads())
+        return solve(rows, classes, **options)
+
+    found, aimed = surrogate(), targets(count)
+    monkeypatch.setattr(train, "solve", spy)
+    torch.set_num_threads(2)  # the fixture sets it back
+    for _ in range(2):
+        watch(found, aimed)(beyond(aimed), list(range(count)))
+    assert seen == [inside] * 2
+    assert torch.get_num_threads() == 2
+
+
+def test_an_answer_does_not_hang_on_what_was_asked_before():
+    """Convex: from the head that a worse or a better poison left, the same solution is found."""
+    aimed = targets(3)
+    good, bad = beyond(aimed), blobs()[0][blobs()[1] == 0][:3]
+    stop = watch(surrogate(), aimed)
+    for features, fall in [(bad, False), (good, True), (bad, False), (good, True)]:
+        assert stop(features, [0, 1, 2]).tolist() == [fall] * 3
+
+
 def test_the_poisons_of_a_target_stop_together():
     aimed = targets(3)
     features = beyond(aimed).repeat_interleave(2, 0)

@@ -128,7 +128,7 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
     setting = trial.Setting(
         audit=audit,
         scene=scene,
-        attack=Collision(eps=audit.eps, beta=audit.beta, passes=audit.passes, overshoot=audit.overshoot),
+        attack=_attack(audit),
         surrogate=surrogate,
         judge=victim,
         folder=audit.out,
@@ -146,6 +146,12 @@ def _together(audit: Audit, net: models.Net) -> int:
     if not audit.retrained:
         return plan.GROUP
     return audit.trials_per_seed or 1 if net.device.type == "cuda" else 1
+
+
+def _attack(audit: Audit) -> Collision:
+    attack = Collision(eps=audit.eps, beta=audit.beta, passes=audit.passes, overshoot=audit.overshoot)
+    # one long cycle where each pass draws another change of the picture: small steps, and many, to average over draws
+    return replace(attack, cycle=audit.passes) if audit.robust else attack
 
 
 def _surrogate(audit: Audit, dataset: data.DataSet, features: Tensor) -> Surrogate:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from poisonfrogs.logistic import Heads, Rows, loss_and_gradient, solve
+from poisonfrogs.logistic import Heads, Rows, solve
 from poisonfrogs.types import InputError, Stop
+
+SMALL = 64  # heads times classes up to which a second thread saves less than it has to be waited for
 
 
 class Recipe(Protocol):
@@ -32,18 +37,19 @@ class PaperHead:
         generator = torch.Generator().manual_seed(seed)
         count, dim = rows.features.shape
         own = rows.own.shape[1]
-        theta = _initial(dim, classes, generator).to(rows.features).repeat(rows.heads, 1, 1)
-        kept = rows.kept() if rows.removed.numel() else None
+        examples = _Examples.of(rows, classes)
+        # heads last: the products and the softmax run along them
+        theta = _initial(dim, classes, generator).to(rows.features)[..., None].repeat(1, 1, rows.heads)
         moments = torch.zeros_like(theta), torch.zeros_like(theta)
         step = 0
         for _ in range(self.epochs):
             order = torch.randperm(count + own, generator=generator).to(rows.features.device)
             for batch in order.split(self.batch_size):
                 step += 1
-                part, present = _batch(rows, batch, count), None if kept is None else kept[batch[batch < count]]
-                gradient = _mean_gradient(theta, part, present, classes)
+                gradient = examples.mean_gradient(theta, batch)
                 _adam(theta, gradient, moments, step, self.learning_rate)
-        return Heads(theta[:, :dim].contiguous(), theta[:, dim].contiguous())
+        weight = theta.permute(2, 0, 1).contiguous()
+        return Heads(weight[:, :dim].contiguous(), weight[:, dim].contiguous())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +93,43 @@ def _initial(dim: int, classes: int, generator: torch.Generator) -> Tensor:
     return uniform.mul(2).sub(1).div(dim**0.5)
 
 
-def _batch(rows: Rows, batch: Tensor, count: int) -> Rows:
-    shared, own = batch[batch < count], batch[batch >= count] - count
-    return Rows(rows.features[shared], rows.labels[shared], rows.own[:, own], rows.own_labels[:, own], rows.removed)
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """Rows as a mini-batch takes them: a 1 for the bias behind each feature, labels one-hot."""
 
+    shared: Tensor  # (n, d + 1)
+    labels: Tensor  # (n, K, 1)
+    own: Tensor  # (H, k, d + 1)
+    own_labels: Tensor  # (H, k, K)
+    kept: Tensor | None  # (n, H), None where no head does without a shared row
 
-def _mean_gradient(theta: Tensor, rows: Rows, kept: Tensor | None, classes: int) -> Tensor:
-    """(H, d + 1, K): gradient of the mean cross-entropy of a mini-batch."""
-    present = rows.features.new_ones(len(rows.features), rows.heads) if kept is None else kept
-    _, slope = loss_and_gradient(Heads(theta[:, :-1], theta[:, -1]), rows, present, classes)
-    size = present.sum(0) + rows.own.shape[1]
-    return torch.cat([slope.weight, slope.bias[:, None]], 1) / size.clamp(min=1)[:, None, None]
+    @classmethod
+    def of(cls, rows: Rows, classes: int) -> _Examples:
+        labels, own_labels = (F.one_hot(some, classes).to(rows.features) for some in (rows.labels, rows.own_labels))
+        return cls(
+            shared=F.pad(rows.features, (0, 1), value=1.0),
+            labels=labels[..., None],
+            own=F.pad(rows.own, (0, 1), value=1.0),
+            own_labels=own_labels,
+            kept=rows.kept() if rows.removed.numel() else None,
+        )
+
+    def mean_gradient(self, theta: Tensor, batch: Tensor) -> Tensor:
+        """(d + 1, K, H): gradient of the mean cross-entropy at theta of the rows `batch`, the heads' own last."""
+        count = len(self.shared)
+        chosen, own = batch[batch < count], batch[batch >= count] - count
+        x = self.shared[chosen]
+        residual = (x @ theta.flatten(1)).view(-1, *theta.shape[1:]).softmax(1) - self.labels[chosen]
+        size: int | Tensor = len(batch)
+        if self.kept is not None:
+            kept = self.kept[chosen]
+            residual, size = residual * kept[:, None], (kept.sum(0) + len(own)).clamp(min=1)
+        slope = (x.T @ residual.flatten(1)).view_as(theta)
+        if len(own):
+            x = self.own[:, own]
+            residual = (x @ theta.permute(2, 0, 1)).softmax(-1) - self.own_labels[:, own]
+            slope += (x.transpose(1, 2) @ residual).permute(1, 2, 0)
+        return slope / size
 
 
 def _adam(theta: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> None:
@@ -107,6 +139,16 @@ def _adam(theta: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], step:
     second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
     scale = (second / (1 - 0.999**step)).sqrt_().add_(1e-8)
     theta.addcdiv_(first, scale, value=-rate / (1 - 0.9**step))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +168,7 @@ class Surrogate:
     confidence: float = 0.95  # of the base class, at the target
     c: float = 100.0
     epochs: int = 20
+    tolerance: float = 5e-5  # largest entry of the logistic head's gradient
 
     @classmethod
     def fit(cls, features: Tensor, labels: Tensor, classes: int, *, seed: int, sample: int = 4096) -> Surrogate:
@@ -139,6 +182,8 @@ class Surrogate:
 
     def watch(self, *, targets: Tensor, labels: Tensor, poisons: int) -> Stop:
         """A stop test for `poisons` consecutive pictures a target: targets (t, d), base classes `labels` (t,)."""
+        # the last converged head of each target: between two looks it moves little
+        weight, bias = self.clean.weight.repeat(len(targets), 1, 1), self.clean.bias.repeat(len(targets), 1)
 
         def stop(features: Tensor, indices: list[int]) -> Tensor:
             left = Counter(i // poisons for i in indices)
@@ -153,7 +198,9 @@ class Surrogate:
                 probabilities = heads.predict(targets[trials][:, None])[:, 0]
                 return probabilities.gather(1, labels[trials][:, None])[:, 0] > self.confidence
 
-            heads, _ = solve(rows, self.classes, c=self.c, start=self.clean, tolerance=1e-4)
+            start = Heads(weight[whole], bias[whole])
+            heads, _ = solve(rows, self.classes, c=self.c, start=start, tolerance=self.tolerance)
+            weight[whole], bias[whole] = heads.weight, heads.bias
             likely = believed(heads, whole).nonzero()[:, 0]
             if len(likely):
                 heads = PaperHead(epochs=self.epochs)(rows.part(likely), self.classes, seed=self.seed)
@@ -162,7 +209,7 @@ class Surrogate:
             done[member] = fell.repeat_interleave(poisons)
             return done
 
-        return stop
+        return _one_thread()(stop) if len(targets) * self.classes <= SMALL else stop
 
     def _rows(self, own: Tensor, labels: Tensor) -> Rows:
         own_labels = labels[:, None].expand(-1, own.shape[1]).contiguous()
