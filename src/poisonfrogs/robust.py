@@ -14,6 +14,7 @@ from poisonfrogs.pictures import decode, encode
 from poisonfrogs.types import InputError
 
 Look = Callable[[Tensor], Tensor]  # picture (3, h, w) in [0, 1] -> what is left of it, differentiable
+PLAIN = 0.25  # share of the looks at a picture that has not been through JPEG
 LEAST = 0.8  # of a side that a crop leaves; an evaluation's resize to 256 and crop to 224 leaves .875
 
 
@@ -25,10 +26,13 @@ class Robust:
     crop: bool = False
 
     def looks(self, generator: torch.Generator) -> Look:
-        """A change drawn anew for each picture that it is asked of: any quality, any crop of at least LEAST a side."""
+        """A change drawn anew for each picture that it is asked of: any quality, any crop of at least LEAST a side.
+
+        One picture in four is seen without JPEG: a poison must work as it is, too.
+        """
 
         def look(picture: Tensor) -> Tensor:
-            if self.qualities:
+            if self.qualities and float(torch.rand((), generator=generator)) >= PLAIN:
                 low, high = self.qualities
                 picture = jpeg(picture, int(torch.randint(low, high + 1, (), generator=generator)))
             if self.crop:
