@@ -17,8 +17,7 @@ from poisonfrogs.cli import main
 from poisonfrogs.grid import Grid, load_grid, run_grid
 from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Rates, rates
-from runs import on_disk, refused, rows_of
-from test_resume import kept
+from runs import kept, on_disk, refused, rows_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
