@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,11 +16,13 @@ from pages import copied, read
 from poisonfrogs import wilson
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
+from poisonfrogs.data import bundled, load
 from poisonfrogs.grid import Grid, load_grid, run_grid
 from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Rates, rates
 from runs import kept, on_disk, refused, rows_of
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PLAN = """
@@ -185,16 +189,36 @@ def test_the_command_prints_its_points_and_writes_every_page(
     assert main([*given, "--fail-on", "0"]) == 1
 
 
-@pytest.mark.parametrize("path", ["benchmarks/plans/paper.toml", "examples/grid.toml"])
-def test_the_plans_that_come_with_the_project_can_be_read(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "cells", "victims"),
+    [("benchmarks/plans/paper.toml", 90, 1803), ("benchmarks/plans/laptop.toml", 20, 402),
+     ("benchmarks/plans/ablation.toml", 12, 183), ("examples/grid.toml", 12, None)],
+)  # fmt: skip
+def test_the_plans_that_come_with_the_project_can_be_read(path: str, cells: int, victims: int | None) -> None:
     """And the options that they leave out are those of their context."""
-    grid = load_grid(Path(__file__).parent.parent / path, Audit(data=Path("DATA")))
-    for _, audit in grid.cells.values():
+    grid = load_grid(ROOT / path, Audit(data=Path("DATA")))
+    audits = [audit for _, audit in grid.cells.values()]
+    for audit in audits:
         validate(audit)
-    if "paper" in path:
-        assert len(grid.cells) == 90
-        assert {audit.passes for _, audit in grid.cells.values()} == {300}
-        assert {audit.model for _, audit in grid.cells.values()} == {"alexnet32"}
+    assert len(grid.cells) == cells
+    if victims:
+        arms = sum(int(audit.targets) * (2 if audit.watermark else 1) for audit in audits)
+        assert arms + len({audit.seed for audit in audits}) == victims  # a control serves a seed
+        assert {(audit.context, audit.passes, audit.model) for audit in audits} == {("end-to-end", 300, "alexnet32")}
+
+
+def test_two_classes_are_cut_out_of_a_larger_set(tmp_path: Path) -> None:
+    """As for the plan for laptops, here out of the bundled pictures, in the other order."""
+    script, out = ROOT / "benchmarks/two_classes.py", tmp_path / "cut"
+    wanted = ["--classes", "frog", "airplane", "--n", "5"]
+    subprocess.run([sys.executable, str(script), str(bundled()), str(out), *wanted], check=True)
+    whole, cut = load(bundled()), load(out)
+    assert cut.classes == ("frog", "airplane")
+    assert len(cut.test) == len(whole.test)
+    for label, name in enumerate(cut.classes):
+        mine = [cut.train.hashes[i] for i in (cut.train.labels == label).nonzero()[0]]
+        theirs = [whole.train.hashes[i] for i in (whole.train.labels == whole.classes.index(name)).nonzero()[0]]
+        assert mine == theirs[:5]
 
 
 def test_an_axis_of_contexts_has_the_defaults_of_each(tmp_path: Path) -> None:
