@@ -19,7 +19,7 @@ from poisonfrogs.cli import main
 from poisonfrogs.data import bundled, load
 from poisonfrogs.grid import Grid, load_grid, run_grid
 from poisonfrogs.plan import Audit, validate
-from poisonfrogs.report.figures import Rates, rates
+from poisonfrogs.report.figures import Look, Rates, rates
 from runs import kept, on_disk, refused, rows_of
 
 ROOT = Path(__file__).parent.parent
@@ -269,7 +269,7 @@ def test_a_grid_that_lacks_a_file_is_refused(
 
 def test_a_curve_stands_where_its_numbers_are() -> None:
     """By a second reading of the drawing: y grows downwards from 100 % at 14 to 0 at 260."""
-    line = Rates("success", "base", "dot", [(1, 50.0, 25.0, 100.0), (70, 100.0, 90.0, 100.0)])
+    line = Rates(Look("success", "base", "dot"), [(1, 50.0, 25.0, 100.0), (70, 100.0, 90.0, 100.0)])
     svg = str(rates([line], [(1, "1"), (70, "70")], "poisons", "Success"))
     assert "V14.0" in svg  # the interval reaches 100 %
     low, middle = 260 - 0.25 * 246, 260 - 0.5 * 246

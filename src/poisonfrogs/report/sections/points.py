@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from poisonfrogs.report.figures import Figure, Rates, Table, rates
+from poisonfrogs.report.figures import Figure, Look, Rates, Table, rates
 from poisonfrogs.report.folder import GridFolder
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.text import percent, written
@@ -98,7 +98,7 @@ def _lines(points: Sequence[Point], x: str, places: dict[str, float], name: str,
             if one[rate] is not None
         ]
         if placed:
-            found.append(Rates(", ".join(filter(None, (name, kind))), *look, sorted(placed), dash))
+            found.append(Rates(Look(", ".join(filter(None, (name, kind))), *look, dash), sorted(placed)))
     return found
 
 
