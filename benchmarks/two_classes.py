@@ -2,8 +2,8 @@
 
     python benchmarks/two_classes.py DATA OUT [--classes bird dog] [--n 2500]
 
-The first `n` training pictures and all test pictures of each class, in DATA's own order, their stored bytes unchanged,
-as a folder of parquet files for `poisonfrogs audit OUT`. DATA holds parquet files as the hub lays them out.
+The first `n` training pictures and all test pictures of each class, one class after the other, their stored bytes
+unchanged, as a folder of parquet files for `poisonfrogs audit OUT`. DATA holds parquet files as the hub lays them out.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def cut(table: pa.Table, classes: list[str], n: int | None) -> pa.Table:
     if unknown:
         raise SystemExit(f"no such class: {', '.join(unknown)}; there are {', '.join(names)}")
     labels, numbers = table["label"].to_numpy(), [names.index(name) for name in classes]
-    rows = np.sort(np.concatenate([np.flatnonzero(labels == number)[:n] for number in numbers]))
+    rows = np.concatenate([np.flatnonzero(labels == number)[:n] for number in numbers])
     described["info"]["features"]["label"]["names"] = classes
     renamed = pa.array([numbers.index(label) for label in labels[rows]], pa.int64())
     kept = table.take(rows).set_column(table.schema.get_field_index("label"), "label", renamed)

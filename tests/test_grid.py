@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -265,6 +266,55 @@ def test_a_grid_that_lacks_a_file_is_refused(
     (run / file).unlink()
     assert main(["report", str(run)]) == 2
     refused(capsys, says)
+
+
+def made(folder: Path, control_at: dict[float, float]) -> Path:
+    """A grid of made-up points: poisons along the axis, two opacities, the control's rate of each."""
+    points = [
+        {"poisons": poisons, "watermark": watermark, "n_trials": 20, "n_eligible": 20, "n_success": round(20 * rate),
+         "success_rate": rate, "ci95": [rate / 2, rate], "watermark_only_rate": rate / 4,
+         "watermark_only_ci95": [0.0, rate / 2], "control_rate": control, "control_ci95": [0.0, 0.5]}
+        for watermark, control in control_at.items()
+        for poisons in (1, 5, 50)
+        for rate in [watermark * poisons / 20]
+    ]  # fmt: skip
+    axes = {"watermark": list(control_at), "poisons": [1, 5, 50], "seed": [0, 1]}
+    held = {"n": 120, "finished": True, "axes": axes, "points": points, "cells": [], "versions": {}, "hardware": "none"}
+    plan = {"schema_version": 1, "kind": "grid", "grid": {"axes": axes}, "cells": [], "versions": {}}
+    folder.mkdir()
+    for name, content in (("plan.json", plan), ("grid.json", held)):
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(("second", "curves"), [(0.05, 5), (0.1, 6)])
+def test_success_is_drawn_against_poisons_for_each_opacity_beside_watermark_only_and_control(
+    second: float, curves: int, tmp_path: Path
+) -> None:
+    """By a second reading of the drawing; a control that is the same for both opacities is drawn once."""
+    shown = read(made(tmp_path / "run", {0.2: 0.05, 0.3: second}))
+    drawn = [one for one in shown.all("path") if "curve" in str(one["class"]) and "whisker" not in str(one["class"])]
+    whiskers = [one for one in shown.all("path") if "whisker" in str(one["class"])]
+    assert len(drawn) == len(whiskers) == curves
+    expected = {
+        "curve base": [(0.2 * poisons / 20, 0.1 * poisons / 20, 0.2 * poisons / 20) for poisons in (1, 5, 50)],
+        "curve base dashed": [(0.05 * poisons / 20, 0, 0.1 * poisons / 20) for poisons in (1, 5, 50)],
+        "curve target": [(0.3 * poisons / 20, 0.15 * poisons / 20, 0.3 * poisons / 20) for poisons in (1, 5, 50)],
+        "curve target dashed": [(0.075 * poisons / 20, 0, 0.15 * poisons / 20) for poisons in (1, 5, 50)],
+    }
+    expected |= (
+        {"curve plain dotted": [(0.05, 0, 0.5)] * 3}
+        if curves == 5
+        else {"curve base dotted": [(0.05, 0, 0.5)] * 3, "curve target dotted": [(0.1, 0, 0.5)] * 3}
+    )
+    assert {one["class"] for one in drawn} == expected.keys()
+    for line, whisker in zip(drawn, whiskers, strict=True):
+        rates_at = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", str(line["d"]))]
+        ends = re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", str(whisker["d"]))
+        for y, (low, high), at in zip(rates_at, ends, expected[str(line["class"])], strict=True):
+            assert (y, float(low), float(high)) == pytest.approx([260 - 246 * share for share in at], abs=0.06)
+    for name in ("watermark 0.2", "watermark 0.2, watermark only", "watermark 0.3", "control"):
+        assert name in shown.words
 
 
 def test_a_curve_stands_where_its_numbers_are() -> None:

@@ -85,8 +85,9 @@ def test_what_is_drawn_stands_where_the_numbers_are(made: Path) -> None:
     assert curve == pytest.approx([220 - (0.3 * epoch + 0.4) / (1.06 * 2.1) * 206 for epoch in range(1, 5)], abs=0.06)
 
     ends = [[angle(victim, place, EPOCHS, 2) for victim in VICTIMS] for place in range(len(LAYERS))]
-    scale = 1.06 * max(map(max, ends))
-    expected = [140 + value / scale * (420 - 24 - 140) for row in ends for value in row]
+    low, high = min(map(min, ends)), max(map(max, ends))
+    first, span = low - 0.06 * (high - low), 1.12 * (high - low)  # the axis begins a little before the lowest
+    expected = [140 + (value - first) / span * (420 - 24 - 140) for row in ends for value in row]
     assert places(last)[:-3] == pytest.approx(expected, abs=0.06)  # three are the key's
     for name, row in zip(("conv1", "&lt;b&gt;2", "linear"), ends, strict=True):
         said = ", ".join(f"{look.name} {value:.3g}" for look, value in zip(turns.VICTIMS.values(), row, strict=True))
@@ -96,7 +97,7 @@ def test_what_is_drawn_stands_where_the_numbers_are(made: Path) -> None:
     for number, curve in enumerate(drawn):
         row, victim = number // 3, list(VICTIMS)[number % 3]
         values = [median(angle(victim, row, epoch, trial) for trial in range(5)) for epoch in range(1, EPOCHS + 1)]
-        assert curve == pytest.approx([34 * row + 31 - value / scale * 26 for value in values], abs=0.06)
+        assert curve == pytest.approx([34 * row + 31 - value / (1.06 * high) * 26 for value in values], abs=0.06)
     assert len(drawn) == 9
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from poisonfrogs.report.figures import RIGHT, WIDTH, Axis, Look, drawing, key
+from poisonfrogs.report.figures import RIGHT, WIDTH, Axis, Look, drawing, key, padded
 from poisonfrogs.report.html import clipped, tag
 
 NAMES = 140  # pixels for the layers' names
@@ -34,7 +34,8 @@ def short(layer: str) -> str:
 def last(series: Sequence[Series], unit: str, title: str) -> Markup:
     """Where each series ends in each layer: its marks on one scale, each series on a line of its own."""
     layers = list(series[0].layers)
-    x = Axis(0, _most(series, lambda values: values[-1]), NAMES, WIDTH - 2 * RIGHT)
+    low, high = padded([one.layers[layer][-1] for one in series for layer in layers])
+    x = Axis(max(low, 0), high, NAMES, WIDTH - 2 * RIGHT)
     content = [tag("line", x1=x(v), x2=x(v), y1=4, y2=ROW * len(layers), class_="grid") for v in x.ticks()]
     content += _names(layers)
     for row, layer in enumerate(layers):
@@ -53,7 +54,7 @@ def lines(series: Sequence[Series], unit: str, title: str) -> Markup:
     """A small chart a layer, all on one scale: each series from the first epoch to the last."""
     layers = list(series[0].layers)
     epochs = max(len(values) for one in series for values in one.layers.values())
-    top = _most(series, max)
+    top = 1.06 * max(value for one in series for values in one.layers.values() for value in values) or 1.0
     x = Axis(1, max(epochs, 2), NAMES + 8, WIDTH - 2 * RIGHT - 8)
     content = _names(layers)
     for row, layer in enumerate(layers):
@@ -68,11 +69,6 @@ def lines(series: Sequence[Series], unit: str, title: str) -> Markup:
     content += [tag("text", f"{at:g}", x=x(at), y=ROW * len(layers) + 16, class_="tick middle") for at in ticks]
     said = f"Each small chart goes from 0 to {top:.3g} {unit} and from epoch 1 to {epochs}"
     return _finished(content, series, ("epochs of training", (x.start + x.end) / 2), title, said)
-
-
-def _most(series: Sequence[Series], of: Callable[[Sequence[float]], float]) -> float:
-    """The end of a scale that all values fit on."""
-    return 1.06 * max(of(values) for one in series for values in one.layers.values()) or 1.0
 
 
 def _names(layers: Sequence[str]) -> list[Markup]:

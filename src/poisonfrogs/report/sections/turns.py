@@ -26,9 +26,13 @@ def section(run: RunFolder) -> Section | None:
     victims = series(run.outcomes)
     if not boundary and not victims:
         return None
-    figures = [_boundary(boundary)] if boundary else []
-    figures += [draw(list(victims.values())) for draw in (_last, _lines) if victims]
-    body = render("turns.html", figures=figures, last=boundary[-1] if boundary else None, most=most(victims))
+    body = render(
+        "turns.html",
+        figures=[_boundary(boundary)] if boundary else [],
+        layers=[draw(list(victims.values())) for draw in (_last, _lines) if victims],
+        last=boundary[-1] if boundary else None,
+        most=most(victims),
+    )
     return Section("turns", "How far the network turns", body)
 
 
@@ -87,7 +91,7 @@ def _last(victims: Sequence[Series]) -> Figure:
         layers.last(victims, "degrees", title),
         title,
         "The angle between a layer's weights and those that training started from, the median of all trials; the first "
-        "layer on top.",
+        "layer on top. Mind where the axis begins.",
         Table(
             ["layer", *(one.look.name for one in victims)],
             [[name, *(f"{one.layers[name][-1]:.3f}" for one in victims)] for name in names],
