@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -109,9 +108,8 @@ def test_the_tables_hold_every_median_and_the_names_stay_text(made: Path) -> Non
         for victim, look in turns.VICTIMS.items():
             row = [f"{angle(victim, place, epoch, 2):.3f}" for epoch in range(1, EPOCHS + 1)]
             assert " ".join([layer, look.name, *row]) in shown.words
-    difference = [angle("poisoned", place, EPOCHS, 2) - angle("control", place, EPOCHS, 2) for place in range(3)]
-    assert all(one < other for one, other in pairwise(difference))
-    assert "the layer that the poisons turn most: linear 18.04° 6.04° without them; medians" in shown.words
+    # three times as far as the control's, so that the last layer, which turns furthest, is ahead by most
+    assert "than without 3 of 3 linear most: 18.04° against 6.04°; by their medians" in shown.words
     assert "<b>2" not in (made / "report.html").read_text()
 
 
@@ -152,6 +150,15 @@ def test_what_is_missing_is_left_out(more: Any, said: str, run: Path, tmp_path: 
     assert "How far the network turns" in shown.words
     assert said in shown.words
     assert not shown.open
+
+
+def test_layers_that_turn_less_than_the_control_s_are_not_said_to_turn_further(run: Path, tmp_path: Path) -> None:
+    def swapped(trial: int) -> dict[str, Any]:
+        held = followed(trial)["layer_rotation"]
+        first = {LAYERS[0]: held["control"][LAYERS[0]]}
+        return {"layer_rotation": {"poisoned": held["control"], "control": held["poisoned"] | first}}
+
+    assert "than without 0 of 3 by their medians" in read(with_rows(run, tmp_path / "run", swapped)).words
 
 
 def test_nothing_is_drawn_of_rows_that_hold_none(run: Path, tmp_path: Path) -> None:

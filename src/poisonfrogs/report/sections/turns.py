@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,17 @@ VICTIMS = {  # as the journal names them, and as the page does
 Spread = tuple[int, float, float, float, int]  # (epoch, median, lower quartile, upper quartile, of how many)
 
 
+@dataclass(frozen=True)
+class Further:
+    """How many layers turn further with the poisons than without, and of which it is most true."""
+
+    count: int
+    of: int
+    layer: str
+    poisoned: float  # degrees
+    control: float
+
+
 def section(run: RunFolder) -> Section | None:
     """None where no trial was followed epoch by epoch: where a head alone is trained, and in older runs."""
     boundary = by_epoch([one.boundary_rotation for one in run.outcomes if one.boundary_rotation])
@@ -31,7 +43,7 @@ def section(run: RunFolder) -> Section | None:
         figures=[_boundary(boundary)] if boundary else [],
         layers=[draw(list(victims.values())) for draw in (_last, _lines) if victims],
         last=boundary[-1] if boundary else None,
-        most=most(victims),
+        further=further(victims),
     )
     return Section("turns", "How far the network turns", body)
 
@@ -63,13 +75,16 @@ def _medians(trials: Sequence[Sequence[float]]) -> list[float]:
     return [middle for _, middle, *_ in by_epoch(trials)]
 
 
-def most(victims: Mapping[str, Series]) -> tuple[str, float, float] | None:
-    """The layer that the poisons turn most beyond the control: (its name, with the poisons, without)."""
+def further(victims: Mapping[str, Series]) -> Further | None:
+    """Which layers turn further with the poisons than without, by the medians after the last epoch."""
     if not {"poisoned", "control"} <= set(victims):
         return None
-    poisoned, control = victims["poisoned"].layers, victims["control"].layers
-    name = max(poisoned, key=lambda layer: poisoned[layer][-1] - control[layer][-1])
-    return layers.short(name), poisoned[name][-1], control[name][-1]
+    poisoned, control = (
+        {name: way[-1] for name, way in victims[kind].layers.items()} for kind in ("poisoned", "control")
+    )
+    most = max(poisoned, key=lambda name: poisoned[name] - control[name])
+    count = sum(poisoned[name] > control[name] for name in poisoned)
+    return Further(count, len(poisoned), layers.short(most), poisoned[most], control[most])
 
 
 def _boundary(found: Sequence[Spread]) -> Figure:
