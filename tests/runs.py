@@ -7,12 +7,36 @@ from pathlib import Path
 import pytest
 
 from poisonfrogs import journal
+from poisonfrogs.exhibits import FOLDERS
 from poisonfrogs.plan import Audit
 
 
 def rows_of(audit: Audit) -> list[journal.Row]:
     """The journal of an audit, a row a trial."""
     return journal.rows(audit.out / "journal.jsonl")
+
+
+def whole(data: Path, cache: Path, out: Path, model: str = "toy:factory") -> Audit:
+    """All 40 targets, three groups: what broken-off runs and those of several workers are compared with."""
+    return Audit(
+        data=data, model=model, out=out, cache=cache, threads=1, passes=3, head="logistic:1", precision="fp32",
+        targets="all",
+    )  # fmt: skip
+
+
+def arguments(audit: Audit) -> list[str]:
+    """The same as whoever types it gives it to `poisonfrogs audit`."""
+    given = [str(audit.data), "--model", audit.model, "--out", str(audit.out), "--cache", str(audit.cache)]
+    given += ["--threads", "1", "--passes", "3", "--head", "logistic:1", "--precision", "fp32", "--targets", "all"]
+    return given
+
+
+def kept(out: Path) -> dict[str, bytes]:
+    """What has to be the same bytes, however a run was interrupted."""
+    files = [path for name in FOLDERS for path in sorted((out / name).iterdir())]
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in [out / "journal.jsonl", out / "plan.json", *files]
+    }
 
 
 def command(cache: Path, *more: str) -> list[str]:

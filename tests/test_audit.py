@@ -68,6 +68,17 @@ def test_random_bases_follow_the_seed(audit: Audit) -> None:
     assert bases[0] == bases[1] != bases[2]
 
 
+def test_one_base_for_all_poisons_makes_copies(audit: Audit) -> None:
+    mine = replace(audit, base_choice="one", poisons=20, watermark=0.3, targets=2)  # more than a class has pictures
+    run_audit(mine)
+    for row in rows_of(mine):
+        assert len(row["base_ids"]) == 20
+        assert len(set(row["base_ids"])) == 1
+        assert len({(mine.out / file).read_bytes() for file in row["poison_files"]}) == 1
+    with pytest.raises(InputError, match="--replace takes out a base for each poison"):
+        run_audit(replace(mine, replace=True))
+
+
 def test_many_watermarked_poisons_that_replace_their_bases(audit: Audit, data: Path) -> None:
     mine = replace(audit, poisons=3, watermark=0.3, replace=True, targets=2)
     run_audit(mine)

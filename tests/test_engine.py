@@ -20,8 +20,7 @@ from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.types import InputError
-from runs import quick, refused, rows_of
-from test_resume import kept
+from runs import arguments, kept, quick, refused, rows_of, whole
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,12 +52,7 @@ def alone(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (fate / "parent").write_text(str(os.getpid()))
     os.environ["TOY_FATE"] = str(fate)
     out = fate / "run"
-    run_audit(
-        Audit(
-            data=data, model="toy:Mortal", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
-            precision="fp32", targets="all",
-        )
-    )  # fmt: skip
+    run_audit(whole(data, cache, out, "toy:Mortal"))
     return kept(out)
 
 
@@ -180,11 +174,9 @@ def test_ctrl_c_ends_the_workers_with_130_and_one_line(mortal: Audit, alone: dic
 
 def started(audit: Audit) -> subprocess.Popen[str]:
     """The audit as a command, with two workers, in a process group of its own."""
-    arguments = [str(audit.data), "--model", audit.model, "--out", str(audit.out), "--cache", str(audit.cache)]
-    arguments += ["--threads", "1", "--passes", "3", "--head", "logistic:1", "--precision", "fp32", "--targets", "all"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments, "--workers", "2"],
+        [sys.executable, "-c", COMMAND, *arguments(audit), "--workers", "2"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

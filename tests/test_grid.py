@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,12 +17,13 @@ from pages import copied, read
 from poisonfrogs import wilson
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
+from poisonfrogs.data import bundled, load
 from poisonfrogs.grid import Grid, load_grid, run_grid
 from poisonfrogs.plan import Audit, validate
-from poisonfrogs.report.figures import Rates, rates
-from runs import on_disk, refused, rows_of
-from test_resume import kept
+from poisonfrogs.report.figures import Look, Rates, rates
+from runs import kept, on_disk, refused, rows_of
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PLAN = """
@@ -186,16 +190,36 @@ def test_the_command_prints_its_points_and_writes_every_page(
     assert main([*given, "--fail-on", "0"]) == 1
 
 
-@pytest.mark.parametrize("path", ["benchmarks/plans/paper.toml", "examples/grid.toml"])
-def test_the_plans_that_come_with_the_project_can_be_read(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "cells", "victims"),
+    [("benchmarks/plans/paper.toml", 90, 1803), ("benchmarks/plans/laptop.toml", 20, 402),
+     ("benchmarks/plans/ablation.toml", 12, 183), ("examples/grid.toml", 12, None)],
+)  # fmt: skip
+def test_the_plans_that_come_with_the_project_can_be_read(path: str, cells: int, victims: int | None) -> None:
     """And the options that they leave out are those of their context."""
-    grid = load_grid(Path(__file__).parent.parent / path, Audit(data=Path("DATA")))
-    for _, audit in grid.cells.values():
+    grid = load_grid(ROOT / path, Audit(data=Path("DATA")))
+    audits = [audit for _, audit in grid.cells.values()]
+    for audit in audits:
         validate(audit)
-    if "paper" in path:
-        assert len(grid.cells) == 90
-        assert {audit.passes for _, audit in grid.cells.values()} == {300}
-        assert {audit.model for _, audit in grid.cells.values()} == {"alexnet32"}
+    assert len(grid.cells) == cells
+    if victims:
+        arms = sum(int(audit.targets) * (2 if audit.watermark else 1) for audit in audits)
+        assert arms + len({audit.seed for audit in audits}) == victims  # a control serves a seed
+        assert {(audit.context, audit.passes, audit.model) for audit in audits} == {("end-to-end", 300, "alexnet32")}
+
+
+def test_two_classes_are_cut_out_of_a_larger_set(tmp_path: Path) -> None:
+    """As for the plan for laptops, here out of the bundled pictures, in the other order."""
+    script, out = ROOT / "benchmarks/two_classes.py", tmp_path / "cut"
+    wanted = ["--classes", "frog", "airplane", "--n", "5"]
+    subprocess.run([sys.executable, str(script), str(bundled()), str(out), *wanted], check=True)
+    whole, cut = load(bundled()), load(out)
+    assert cut.classes == ("frog", "airplane")
+    assert len(cut.test) == len(whole.test)
+    for label, name in enumerate(cut.classes):
+        mine = [cut.train.hashes[i] for i in (cut.train.labels == label).nonzero()[0]]
+        theirs = [whole.train.hashes[i] for i in (whole.train.labels == whole.classes.index(name)).nonzero()[0]]
+        assert mine == theirs[:5]
 
 
 def test_an_axis_of_contexts_has_the_defaults_of_each(tmp_path: Path) -> None:
@@ -244,9 +268,58 @@ def test_a_grid_that_lacks_a_file_is_refused(
     refused(capsys, says)
 
 
+def made(folder: Path, control_at: dict[float, float]) -> Path:
+    """A grid of made-up points: poisons along the axis, two opacities, the control's rate of each."""
+    points = [
+        {"poisons": poisons, "watermark": watermark, "n_trials": 20, "n_eligible": 20, "n_success": round(20 * rate),
+         "success_rate": rate, "ci95": [rate / 2, rate], "watermark_only_rate": rate / 4,
+         "watermark_only_ci95": [0.0, rate / 2], "control_rate": control, "control_ci95": [0.0, 0.5]}
+        for watermark, control in control_at.items()
+        for poisons in (1, 5, 50)
+        for rate in [watermark * poisons / 20]
+    ]  # fmt: skip
+    axes = {"watermark": list(control_at), "poisons": [1, 5, 50], "seed": [0, 1]}
+    held = {"n": 120, "finished": True, "axes": axes, "points": points, "cells": [], "versions": {}, "hardware": "none"}
+    plan = {"schema_version": 1, "kind": "grid", "grid": {"axes": axes}, "cells": [], "versions": {}}
+    folder.mkdir()
+    for name, content in (("plan.json", plan), ("grid.json", held)):
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(("second", "curves"), [(0.05, 5), (0.1, 6)])
+def test_success_is_drawn_against_poisons_for_each_opacity_beside_watermark_only_and_control(
+    second: float, curves: int, tmp_path: Path
+) -> None:
+    """By a second reading of the drawing; a control that is the same for both opacities is drawn once."""
+    shown = read(made(tmp_path / "run", {0.2: 0.05, 0.3: second}))
+    drawn = [one for one in shown.all("path") if "curve" in str(one["class"]) and "whisker" not in str(one["class"])]
+    whiskers = [one for one in shown.all("path") if "whisker" in str(one["class"])]
+    assert len(drawn) == len(whiskers) == curves
+    expected = {
+        "curve base": [(0.2 * poisons / 20, 0.1 * poisons / 20, 0.2 * poisons / 20) for poisons in (1, 5, 50)],
+        "curve base dashed": [(0.05 * poisons / 20, 0, 0.1 * poisons / 20) for poisons in (1, 5, 50)],
+        "curve target": [(0.3 * poisons / 20, 0.15 * poisons / 20, 0.3 * poisons / 20) for poisons in (1, 5, 50)],
+        "curve target dashed": [(0.075 * poisons / 20, 0, 0.15 * poisons / 20) for poisons in (1, 5, 50)],
+    }
+    expected |= (
+        {"curve plain dotted": [(0.05, 0, 0.5)] * 3}
+        if curves == 5
+        else {"curve base dotted": [(0.05, 0, 0.5)] * 3, "curve target dotted": [(0.1, 0, 0.5)] * 3}
+    )
+    assert {one["class"] for one in drawn} == expected.keys()
+    for line, whisker in zip(drawn, whiskers, strict=True):
+        rates_at = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", str(line["d"]))]
+        ends = re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", str(whisker["d"]))
+        for y, (low, high), at in zip(rates_at, ends, expected[str(line["class"])], strict=True):
+            assert (y, float(low), float(high)) == pytest.approx([260 - 246 * share for share in at], abs=0.06)
+    for name in ("watermark 0.2", "watermark 0.2, watermark only", "watermark 0.3", "control"):
+        assert name in shown.words
+
+
 def test_a_curve_stands_where_its_numbers_are() -> None:
     """By a second reading of the drawing: y grows downwards from 100 % at 14 to 0 at 260."""
-    line = Rates("success", "base", "dot", [(1, 50.0, 25.0, 100.0), (70, 100.0, 90.0, 100.0)])
+    line = Rates(Look("success", "base", "dot"), [(1, 50.0, 25.0, 100.0), (70, 100.0, 90.0, 100.0)])
     svg = str(rates([line], [(1, "1"), (70, "70")], "poisons", "Success"))
     assert "V14.0" in svg  # the interval reaches 100 %
     low, middle = 260 - 0.25 * 246, 260 - 0.5 * 246

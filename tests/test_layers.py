@@ -34,10 +34,10 @@ LAYERS = [
     {"grid"},
     {"report.folder", "report.html", "report.projection"},
     {"report.embed", "report.figures"},
-    {"report.drawings"},
+    {"report.drawings", "report.layers"},
     {"report.sections.headline", "report.sections.kills", "report.sections.numbers", "report.sections.space"}
     | {"report.sections.arms", "report.sections.explained", "report.sections.copies", "report.sections.reproduce"},
-    {"report.sections.guarantee", "report.sections.points"},
+    {"report.sections.guarantee", "report.sections.points", "report.sections.turns"},
     {"report.page"},
     {"cli.values"},
     {"cli"},

@@ -15,20 +15,11 @@ import pytest
 
 from poisonfrogs import journal, trial
 from poisonfrogs.audit import run_audit
-from poisonfrogs.exhibits import FOLDERS
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
-from runs import rows_of
+from runs import arguments, kept, rows_of, whole
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def kept(out: Path) -> dict[str, bytes]:
-    """What has to be the same bytes, however a run was interrupted."""
-    files = [path for name in FOLDERS for path in sorted((out / name).iterdir())]
-    return {
-        str(path.relative_to(out)): path.read_bytes() for path in [out / "journal.jsonl", out / "plan.json", *files]
-    }
 
 
 KILLED = """
@@ -36,7 +27,7 @@ import os, signal, sys, torch
 from pathlib import Path
 from poisonfrogs import exhibits, journal, trial
 from poisonfrogs.audit import run_audit
-from poisonfrogs.plan import Audit
+from runs import whole
 
 torch.set_num_threads(1)
 where, data, out, cache = sys.argv[1], *map(Path, sys.argv[2:])
@@ -64,20 +55,14 @@ if where.startswith("torn"):
     journal.append = torn
 else:
     (exhibits if where.startswith("exhibit") else trial).write_bytes = after
-run_audit(Audit(data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
-                precision="fp32", targets="all"))
+run_audit(whole(data, cache, out))
 """
 
 
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    run_audit(
-        Audit(
-            data=data, model="toy:factory", out=out, cache=cache, threads=1, passes=3, head="logistic:1",
-            precision="fp32", targets="all",
-        )
-    )  # fmt: skip
+    run_audit(whole(data, cache, out))
     return kept(out)
 
 
@@ -97,12 +82,10 @@ def test_killed_in_a_row_or_among_the_pictures_it_ends_with_the_same_bytes(
 
 
 def test_killed_from_outside_at_random_again_and_again(audit: Audit, undisturbed: dict[str, bytes]) -> None:
-    arguments = [str(audit.data), "--model", "toy:factory", "--out", str(audit.out), "--cache", str(audit.cache)]
-    arguments += ["--threads", "1", "--passes", "3", "--head", "logistic:1", "--precision", "fp32", "--targets", "all"]
     chance = random.Random(0)
     for wanted in (1, 17):  # rows in the journal before the kill
         run = subprocess.Popen(
-            [sys.executable, "-m", "poisonfrogs", "audit", *arguments],
+            [sys.executable, "-m", "poisonfrogs", "audit", *arguments(audit)],
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
             stdout=subprocess.DEVNULL,
         )

@@ -108,8 +108,8 @@ class Audit(Pipeline):
     """Poisons of this class only: what the targets are to be taken for."""
     target_choice: Literal["random", "least-confident"] = "random"
     """Test pictures to attack: any, or those the clean classifier gets right with the least confidence."""
-    base_choice: Literal["nearest", "random", "farthest"] = BY_CONTEXT
-    """Training pictures to perturb: nearest to or farthest from the target in feature space, or any of the class."""
+    base_choice: Literal["nearest", "random", "farthest", "one"] = BY_CONTEXT
+    """Bases: nearest to or farthest from the target in feature space, any of the class, or one for all poisons."""
     poisons: int = BY_CONTEXT
     """Poisons for each target."""
     watermark: float = BY_CONTEXT
@@ -212,6 +212,8 @@ def validate(audit: Audit) -> None:
     robust(audit.robust)
     if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
         raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
+    if audit.replace and audit.base_choice == "one":
+        raise InputError("--replace takes out a base for each poison, and --base-choice one has one for all; give one")
     if audit.victim and audit.head != "paper":
         raise InputError(f"--victim {audit.victim} and --head {audit.head} both name a victim; give one")
 

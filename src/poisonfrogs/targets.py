@@ -181,17 +181,19 @@ def _bases(
     audit: Audit, dataset: DataSet, target: str, base_class: int, train: np.ndarray, feature: np.ndarray
 ) -> list[int]:
     rows = _enough(audit, dataset, base_class)
-    if audit.base_choice != "random":
+    if audit.base_choice in ("nearest", "farthest"):
         ordered = nearest(feature, train, rows, len(rows))
         return (ordered if audit.base_choice == "nearest" else ordered[::-1])[: audit.poisons]
     generator = np.random.default_rng(seed_of(audit.seed, "bases", target, base_class))
+    if audit.base_choice == "one":  # no diversity: what starts alike is crafted alike, so that poisons are copies
+        return [int(generator.choice(rows))] * audit.poisons
     return [int(row) for row in generator.choice(rows, audit.poisons, replace=False)]
 
 
 def _enough(audit: Audit, dataset: DataSet, base_class: int) -> np.ndarray:
-    """The training rows of a base class."""
+    """The training rows of a base class. Raises InputError where they are fewer than the bases that poisons need."""
     rows = np.flatnonzero(dataset.train.labels == base_class)
-    if len(rows) < audit.poisons:
+    if len(rows) < audit.poisons and audit.base_choice != "one":
         raise InputError(
             f"--poisons {audit.poisons} is more than the {len(rows)} training pictures of class "
             f"{dataset.classes[base_class]!r}, and each poison needs a base of its own"

@@ -279,14 +279,30 @@ def curves(lines: Sequence[Line], marker: Tick, x_ticks: Sequence[Tick], labels:
 
 
 @dataclass(frozen=True)
-class Rates:
-    """A curve of rates in %, each with its interval: (x, rate, low, high)."""
+class Look:
+    """What tells a curve from others: its colour, and what is seen without colours."""
 
     name: str
     tone: str  # a class of the style sheet
     shape: str  # of its marks
-    points: Sequence[tuple[float, float, float, float]]
     dash: str = ""  # a class of the style sheet
+
+    @property
+    def curve(self) -> str:
+        """The classes of its line."""
+        return f"curve {self.tone} {self.dash}".strip()
+
+    def mark(self, x: float, y: float) -> Markup:
+        """One of its points."""
+        return mark(self.shape, x, y, self.tone, 4.5)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A curve of rates in %, each with its interval: (x, rate, low, high)."""
+
+    look: Look
+    points: Sequence[tuple[float, float, float, float]]
 
 
 def rates(lines: Sequence[Rates], x_ticks: Sequence[Tick], x_label: str, title: str) -> Markup:
@@ -299,17 +315,39 @@ def rates(lines: Sequence[Rates], x_ticks: Sequence[Tick], x_label: str, title: 
         placed = [(x(a) + shift[number], y(rate), y(low), y(high)) for a, rate, low, high in line.points]
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b, _, _ in placed)
         whiskers = "".join(f"M{a:.1f} {low:.1f}V{high:.1f}" for a, _, low, high in placed)
-        content.append(tag("path", d=whiskers, class_=f"curve whisker {line.tone}"))
-        content.append(tag("path", d=f"M{path}", class_=f"curve {line.tone} {line.dash}".strip()))
-        content += [mark(line.shape, a, b, line.tone, 4.5) for a, b, _, _ in placed]
-        row = 320 + 16 * number
-        content.append(tag("line", x1=LEFT, x2=LEFT + 22, y1=row - 4, y2=row - 4,
-                           class_=f"curve {line.tone} {line.dash}".strip()))  # fmt: skip
-        content.append(mark(line.shape, LEFT + 11, row - 4, line.tone, 4.5))
-        content.append(tag("text", line.name, x=LEFT + 30, y=row, class_="label"))
-    said = [f"{line.name}: " + ", ".join(f"{rate:.0f} %" for _, rate, _, _ in line.points) for line in lines]
+        content.append(tag("path", d=whiskers, class_=f"curve whisker {line.look.tone}"))
+        content.append(tag("path", d=f"M{path}", class_=line.look.curve))
+        content += [line.look.mark(a, b) for a, b, _, _ in placed]
+        content += key(line.look, 320 + 16 * number)
+    said = [f"{line.look.name}: " + ", ".join(f"{rate:.0f} %" for _, rate, _, _ in line.points) for line in lines]
     along = ", ".join(label for _, label in x_ticks)
     return drawing(content, title, f"At {x_label} {along}. {'; '.join(said)}.", height=320 + 16 * len(lines))
+
+
+def key(look: Look, y: float) -> list[Markup]:
+    """A row of the key below a chart: how a curve looks, and its name."""
+    return [
+        tag("line", x1=LEFT, x2=LEFT + 22, y1=y - 4, y2=y - 4, class_=look.curve),
+        look.mark(LEFT + 11, y - 4),
+        tag("text", look.name, x=LEFT + 30, y=y, class_="label"),
+    ]
+
+
+def spread(points: Sequence[tuple[float, float, float, float]], labels: tuple[str, str], title: str) -> Markup:
+    """A curve of medians, the room between the quartiles shaded: (x, median, lower, upper), none below 0."""
+    x = Axis(*padded([at for at, *_ in points], 0.04), LEFT, WIDTH - RIGHT)
+    y = Axis(0, 1.06 * max(upper for *_, upper in points) or 1, HEIGHT - BOTTOM, TOP)
+    ticks = _spaced(x, [(at, f"{at:g}") for at, *_ in points])
+    edge = [(at, upper) for at, _, _, upper in points] + [(at, lower) for at, _, lower, _ in reversed(points)]
+    curve = "L".join(f"{x(at):.1f} {y(middle):.1f}" for at, middle, _, _ in points)
+    content = [
+        frame(x, y, labels, ticks),
+        tag("polygon", points=" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in edge), class_="band poison"),
+        tag("path", d=f"M{curve}", class_="curve poison"),
+        *(mark("diamond", x(at), y(middle), "poison", 4.5) for at, middle, _, _ in points),
+    ]
+    said = [f"{at:g}: {middle:.3g}, quartiles {lower:.3g} and {upper:.3g}" for at, middle, lower, upper in points]
+    return drawing(content, title, f"{labels[1]} by {labels[0]}, medians. {'; '.join(said)}.")
 
 
 def _spaced(x: Axis, ticks: Sequence[Tick], room: float = 26) -> list[Tick]:

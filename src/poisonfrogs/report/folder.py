@@ -62,6 +62,9 @@ class Outcome:
     failure: str | None
     auditor: dict[str, list[list[float]]] | None
     evasions: list[dict[str, Any]]
+    # where every layer is trained, an angle an epoch: of the boundary; of each layer of each victim
+    boundary_rotation: list[float] | None = None
+    layer_rotation: dict[str, dict[str, list[float]]] | None = None
     base: int  # number of the base class
     target: int  # number of the target's class
 

@@ -24,6 +24,7 @@ from poisonfrogs.report.sections import (
     points,
     reproduce,
     space,
+    turns,
 )
 from poisonfrogs.types import InputError
 
@@ -61,6 +62,7 @@ KINDS = {
             kills.section,
             numbers.section,
             space.section,
+            turns.section,
             explained.section,
             reproduce.section,
         ],

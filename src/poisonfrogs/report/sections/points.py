@@ -7,17 +7,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from poisonfrogs.report.figures import Figure, Rates, Table, rates
+from poisonfrogs.report.figures import Figure, Look, Rates, Table, rates
 from poisonfrogs.report.folder import GridFolder
 from poisonfrogs.report.html import Section, render
 from poisonfrogs.text import percent, written
 
 Point = dict[str, Any]
 POOLED = "seed"  # the trials of all seeds are one point
+CONTROL = Look("control", "plain", "dot", "dotted")
 KINDS = (  # (rate, interval, name, dash of the curve)
     ("success_rate", "ci95", "", ""),
     ("watermark_only_rate", "watermark_only_ci95", "watermark only", "dashed"),
-    ("control_rate", "control_ci95", "control", "dotted"),
+    ("control_rate", "control_ci95", "control", CONTROL.dash),
 )
 LOOKS = (("base", "dot"), ("target", "square"), ("poison", "diamond"), ("good", "star"))
 
@@ -80,6 +81,7 @@ def _figure(run: GridFolder, x: str, second: Sequence[str], at: Point) -> Figure
         mine = [point for point in points if not second or point[second[0]] == value]
         name = f"{_words(second[0])} {written(value)}" if second else "success"
         lines += _lines(mine, x, places, name, LOOKS[number % len(LOOKS)])
+    lines = _one_control(lines)
     title = "Success" + (f" at {', '.join(f'{_words(axis)} {written(one)}' for axis, one in at.items())}" if at else "")
     ticks = sorted((place, written(value)) for value, place in zip(values, places.values(), strict=True))
     caption = (
@@ -87,6 +89,14 @@ def _figure(run: GridFolder, x: str, second: Sequence[str], at: Point) -> Figure
         "Dashed: with the watermarked pictures alone, not crafted. Dotted: targets that were wrong without any poison."
     )
     return Figure(rates(lines, ticks, _words(x), title), title, caption, _table(points, [x, *second]))
+
+
+def _one_control(lines: Sequence[Rates]) -> list[Rates]:
+    """Where the control is the same for all curves, it is drawn once."""
+    controls = [line for line in lines if line.look.dash == CONTROL.dash]
+    if len(controls) < 2 or any(line.points != controls[0].points for line in controls):
+        return list(lines)
+    return [*(line for line in lines if line not in controls), Rates(CONTROL, controls[0].points)]
 
 
 def _lines(points: Sequence[Point], x: str, places: dict[str, float], name: str, look: tuple[str, str]) -> list[Rates]:
@@ -98,7 +108,7 @@ def _lines(points: Sequence[Point], x: str, places: dict[str, float], name: str,
             if one[rate] is not None
         ]
         if placed:
-            found.append(Rates(", ".join(filter(None, (name, kind))), *look, sorted(placed), dash))
+            found.append(Rates(Look(", ".join(filter(None, (name, kind))), *look, dash), sorted(placed)))
     return found
 
 
