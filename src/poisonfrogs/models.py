@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from poisonfrogs import checkpoints
+from poisonfrogs.frozen import FastGradients, folded
 from poisonfrogs.types import Extractor, InputError
 from poisonfrogs.views import Transform, View, squash, twin
 from poisonfrogs.zoo import resolve
@@ -51,10 +54,14 @@ class Net:
         `before`: what happens to a picture (3, h, w) before the view.
         """
 
+        half = precision == "bf16"
+        body = self._folded if half else self.body
+
         def extract(pictures: list[Tensor]) -> Tensor:
-            seen = self._seen([before(picture) for picture in pictures])
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                features: Tensor = self.body(seen.contiguous(memory_format=torch.channels_last))
+            seen = self._seen([before(picture) for picture in pictures]).contiguous(memory_format=torch.channels_last)
+            fast = FastGradients() if half and self.device.type == "cpu" else nullcontext()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half), fast:
+                features: Tensor = body(seen)
             return features.float()
 
         return extract
@@ -64,9 +71,15 @@ class Net:
         sizes: dict[torch.Size, list[int]] = {}
         for i, picture in enumerate(pictures):
             sizes.setdefault(picture.shape, []).append(i)
-        stacks = [self.view(torch.stack([pictures[i] for i in rows])) for rows in sizes.values()]
-        order = torch.tensor([i for rows in sizes.values() for i in rows]).argsort()
-        return torch.cat(stacks)[order.to(self.device)]
+        seen: dict[int, Tensor] = {}
+        for rows in sizes.values():
+            seen.update(zip(rows, self.view(torch.stack([pictures[i] for i in rows])), strict=True))
+        return torch.stack([seen[i] for i in range(len(pictures))])
+
+    @cached_property
+    def _folded(self) -> nn.Module:
+        probe = self.view(torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)))
+        return folded(self.body, probe.to(self.device, memory_format=torch.channels_last))
 
 
 def load(
