@@ -75,11 +75,11 @@ class FastGradients(TorchFunctionMode):
     such layers of EfficientNet-Lite0 are half the time of a pass.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         if func in (torch.conv2d, F.conv2d) and not given:
-            defaults: tuple[Any, ...] = (None, 1, 0, 1, 1)
-            x, weight, bias, stride, padding, dilation, groups = *args, *defaults[len(args) - 2 :]
+            defaults: list[Any] = [None, 1, 0, 1, 1]
+            x, weight, bias, stride, padding, dilation, groups = [*args, *defaults[len(args) - 2 :]]
             depthwise = groups == x.shape[1] == len(weight) and not weight.requires_grad
             if depthwise and _pair(stride) != (1, 1) and _pair(dilation) == (1, 1) and not isinstance(padding, str):
                 return _Depthwise.apply(x, weight, bias, _pair(stride), _pair(padding))

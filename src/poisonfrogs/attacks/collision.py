@@ -49,7 +49,7 @@ class Collision:
     momentum: float = 0.75  # of the ℓ∞ form
     cycle: int = 30  # of the ℓ∞ form: passes in which the step falls to 0
     first_move: float = 0.005  # of the β form: how far the first step moves the average pixel
-    every: int = 5  # passes between two looks at the stop test
+    every: int = 10  # passes between two looks at the stop test
 
     def __call__(
         self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, checks: Sequence[Extractor]
