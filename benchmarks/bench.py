@@ -11,9 +11,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import torch
+from markupsafe import Markup
 
 from poisonfrogs import Audit, Summary, run_audit, wilson
 from poisonfrogs.pipeline import hardware, versions
+from poisonfrogs.report import page
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "runs/bench"
@@ -66,3 +68,10 @@ def write(name: str, result: dict[str, Any], given: argparse.Namespace) -> None:
         print(json.dumps(whole, indent=1))
     else:
         (ROOT / "benchmarks/results" / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def draw(figure: Markup, name: str) -> None:
+    """docs/NAME.svg, in the report's style."""
+    style = f"<style><![CDATA[{page.static('page.css')}]]></style>"
+    text = str(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1)
+    (ROOT / f"docs/{name}.svg").write_text(text + "\n")

@@ -21,21 +21,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from bench import draw
+from two_classes import write_two_classes
 
 from poisonfrogs import Audit, end_to_end, journal, run_audit, wilson
 from poisonfrogs.images import Images
 from poisonfrogs.models import Net
 from poisonfrogs.pictures import Unreadable
 from poisonfrogs.pipeline import hardware, versions
+from poisonfrogs.report.figures import Look, Rates, rates
 from poisonfrogs.training import Pixels
 
 ROOT = Path(__file__).parent.parent
 JOURNALS = ROOT / "benchmarks/journals"
 KEPT = ("plan.json", "journal.jsonl", "timings.jsonl")
-LAPTOP = {"train": 2500, "test": 1000}  # pictures of each of two classes: the first ones
 PAPER: dict[str, Any] = {"context": "end-to-end", "target_class": "bird", "base_class": "dog"}
 AIRPLANES = {**PAPER, "target_class": "airplane", "base_class": "frog", "targets": 50}
 SERIES: dict[str, dict[str, Any]] = {
@@ -63,21 +63,10 @@ class Enough(Exception):  # noqa: N818
 
 
 def laptop_data(shared: Path) -> Path:
-    """Two classes of CIFAR-10 and fewer pictures, laid out as the whole is."""
-    out, classes = ROOT / "runs/bench/laptop-data", (PAPER["target_class"], PAPER["base_class"])
-    for split, count in LAPTOP.items():
-        made = out / f"{split}-00000-of-00001.parquet"
-        if made.exists():
-            continue
-        out.mkdir(parents=True, exist_ok=True)
-        whole = pq.read_table(next((shared / "data/cifar10").rglob(f"{split}-*.parquet")))
-        meta = json.loads(whole.schema.metadata[b"huggingface"])
-        names = meta["info"]["features"]["label"]["names"]
-        labels = whole["label"].to_pylist()
-        rows = [[i for i, label in enumerate(labels) if names[label] == name][:count] for name in classes]
-        part = whole.take(rows[0] + rows[1]).set_column(1, "label", pa.array([0] * count + [1] * count))
-        meta["info"]["features"]["label"]["names"] = list(classes)
-        pq.write_table(part.replace_schema_metadata({"huggingface": json.dumps(meta)}), made, row_group_size=1000)
+    """Two classes of CIFAR-10 and fewer pictures."""
+    out = ROOT / "runs/bench/laptop-data"
+    if not out.exists():
+        write_two_classes(shared / "data/cifar10", out, [PAPER["target_class"], PAPER["base_class"]], 2500)
     return out
 
 
@@ -167,14 +156,15 @@ def point(name: str) -> dict[str, Any]:
 
 
 def results() -> None:
-    points = {name: point(name) for name in SERIES if (JOURNALS / name / "journal.jsonl").exists()}
+    points = {name: {"series": name, **point(name)} for name in SERIES if (JOURNALS / name / "journal.jsonl").exists()}
     found = {
         "n": sum(one["n_trials"] for one in points.values()),
-        "points": [{"series": name, **one} for name, one in points.items()],
+        "points": list(points.values()),
         "versions": versions(),
         "hardware": "; ".join(sorted({one["hardware"] for one in points.values()})),
     }
     (ROOT / "benchmarks/results/end_to_end.json").write_text(json.dumps(found, indent=1) + "\n")
+    curve(list(points.values()))
     for name, one in points.items():
         low, high = one["ci95"]
         print(
@@ -182,6 +172,28 @@ def results() -> None:
             f"{one['watermark_only_rate'] or 0:.0%}, clean training loss {one['clean_network']['training_loss']:.4f}, "
             f"{one['seconds_a_trial']:.1f} s a trial"
         )
+
+
+def curve(points: list[dict[str, Any]]) -> None:
+    """docs/end-to-end.svg: success against the number of poisons, and what the watermark alone does."""
+    looks = {("paper", 0.3): "poison", ("paper", 0.2): "target", ("laptop", 0.3): "base", ("laptop", 0.2): "good"}
+    lines = []
+    for (protocol, opacity), tone in looks.items():
+        mine = [one for one in points if (one["protocol"], one["watermark"]) == (protocol, opacity) and one["n"]]
+        mine = sorted((one for one in mine if one["series"].count("-") == 2), key=lambda one: one["poisons"])
+        for key, what, shape, dash in (
+            ("success_rate", "poisons", "diamond", ""),
+            ("watermark_only_rate", "watermark only", "square", "dashed"),
+        ):
+            ends = "ci95" if key == "success_rate" else "watermark_only_ci95"
+            found = [(one["poisons"], *(100 * part for part in (one[key], *one[ends]))) for one in mine]
+            if opacity == 0.3 or key == "success_rate":
+                lines.append(Rates(Look(f"{protocol}, {opacity:.0%}: {what}", tone, shape, dash), found))
+    ticks = [(at, f"{at}") for at in sorted({one["poisons"] for one in points})]
+    draw(
+        rates(lines, ticks, "number of poisons", "Success against the number of poisons, every layer trained"),
+        "end-to-end",
+    )
 
 
 def main() -> None:

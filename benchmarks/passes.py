@@ -15,12 +15,12 @@ from poisonfrogs import Audit, audit, exhibits, summary, targets, trial
 from poisonfrogs.attacks.collision import Collision
 
 ROWS: dict[str, dict[str, Any]] = {
-    "as it is: cycles of 30 passes, asked every 5": {},
+    "as it is: cycles of 30 passes, asked every 10": {},
     "one cycle of 60 passes": {"passes": 60, "cycle": 60},
     "one cycle of 40 passes": {"passes": 40, "cycle": 40},
     "one cycle of 30 passes": {"passes": 30},
     "cycles of 20 passes": {"cycle": 20, "passes": 80},
-    "asked every 10 passes": {"every": 10},
+    "asked every 5 passes": {"every": 5},
     "no overshoot": {"overshoot": 0.0},
     "overshoot 10": {"overshoot": 10.0},
     "no momentum": {"momentum": 0.0},

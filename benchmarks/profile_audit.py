@@ -10,10 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from bench import ROOT, RUNS, arguments, audited, write
+from bench import RUNS, arguments, audited, draw, write
 
 from poisonfrogs import audit, descent, exhibits, trial
 from poisonfrogs.descent import SignedMomentum
@@ -103,16 +102,8 @@ def main() -> None:
     }
     write("profile", result, given)
     if not given.short:
-        draw(share, ROOT / "docs/profile.svg")
-
-
-def draw(share: dict[str, float], path: Path) -> None:
-    """A bar a stage, in the report's style."""
-    bars = rate_bars([(name, part, (part, part)) for name, part in share.items()], "Where the time of an audit goes")
-    style = f"<style><![CDATA[{page.static('page.css')}]]></style>"
-    path.write_text(
-        str(bars).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{style}", 1) + "\n"
-    )
+        bars = [(name, part, (part, part)) for name, part in share.items()]
+        draw(rate_bars(bars, "Where the time of an audit goes"), "profile")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ def cut(table: pa.Table, classes: list[str], n: int | None) -> pa.Table:
     return kept.replace_schema_metadata({"huggingface": json.dumps(described)})
 
 
+def write_two_classes(data: Path, out: Path, classes: list[str], n: int) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for split, most in (("train", n), ("test", None)):
+        table = pa.concat_tables(pq.read_table(file) for file in sorted(data.rglob(f"{split}-*.parquet")))
+        pq.write_table(cut(table, classes, most), out / f"{split}-00000-of-00001.parquet")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -37,10 +44,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", default=["bird", "dog"])
     parser.add_argument("--n", type=int, default=2500, help="training pictures of each class")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    for split, n in (("train", given.n), ("test", None)):
-        table = pa.concat_tables(pq.read_table(file) for file in sorted(given.data.rglob(f"{split}-*.parquet")))
-        pq.write_table(cut(table, given.classes, n), given.out / f"{split}-00000-of-00001.parquet")
+    write_two_classes(given.data, given.out, given.classes, given.n)
 
 
 if __name__ == "__main__":

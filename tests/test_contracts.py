@@ -109,7 +109,7 @@ def test_the_objective_falls(attack):
 
 
 def test_passes_are_those_spent(attack):
-    assert run(attack).passes == [21, 6, 21]
+    assert run(attack).passes == [21, 11, 21]
 
 
 def test_an_empty_list_works(attack):

@@ -13,7 +13,7 @@ import poisonfrogs
 LAYERS = [
     {"types", "progress"},
     {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "text"}
-    | {"tree", "sources", "signing", "small"},
+    | {"tree", "sources", "signing", "small", "frozen"},
     {"certified.classifier", "manifest", "pair", "robust"},
     {"provenance"},
     {"plan", "images", "zoo", "attacks.collision"},
