@@ -49,6 +49,64 @@ def lines_of_profile(found: Result) -> list[str]:
     ]
 
 
+def lines_of_passes(found: Result) -> list[str]:
+    return [
+        f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {row['median_passes']:g} | {row['mean_passes']:.1f} | "
+        f"{row['crafting_seconds']:.0f} s |"
+        for name, row in found["rows"].items()
+    ]
+
+
+def lines_of_recipe(found: Result) -> list[str]:
+    """A line a head: on features as they are, and normalised."""
+    heads = dict.fromkeys(cell["head"] for cell in found["cells"])
+    cells = {(cell["head"], cell["normalised"]): cell for cell in found["cells"]}
+
+    def told(cell: Result) -> str:
+        return f"{fell(cell)}, accuracy {100 * cell['accuracy']:.1f} %"
+
+    return [f"| `{head}` | {told(cells[head, False])} | {told(cells[head, True])} |" for head in heads]
+
+
+def lines_of_peer(found: Result) -> list[str]:
+    """The peer's settings, then ours."""
+
+    def peer(row: Result) -> str:
+        free, clipped = row["as_it_left_it"], row["clipped_to_8_255"]
+        return (
+            f"| toolbox, {row['setting']} | {fell(free)} | {255 * free['median_linf']:.0f}/255 | {free['median_distance']:.1f} | "
+            f"{fell(clipped)} | {clipped['median_distance']:.1f} | {'> ' * row['never_kills']}{row['seconds_per_kill']:.1f} s |"
+        )
+
+    def ours(row: Result) -> str:
+        kill = f"{row['seconds_per_kill']:.1f} s" if row["seconds_per_kill"] else "never"
+        cells = fell(row), f"{255 * row['median_linf']:.0f}/255", f"{row['median_distance']:.1f}"
+        return f"| ours, {255 * row['eps']:.0f}/255 | {' | '.join(cells)} | | | {kill} |"
+
+    return [*map(peer, found["peer_settings"]), ours(found["ours"]), ours(found["ours_at_the_peers_linf"])]
+
+
+def lines_of_bases(found: Result) -> list[str]:
+    return [
+        f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {row['median_passes']:g} | {255 * row['median_linf']:.0f}/255 | "
+        f"{row['control_rate'] * row['n_trials']:.0f} of {row['n_trials']} |"
+        for name, row in found["rows"].items()
+    ]
+
+
+def lines_of_scaling(found: Result) -> list[str]:
+    """A line a size; then the workers."""
+    lines = []
+    for axis in ("targets", "classes", "training pictures"):
+        for size, row in found[axis]["rows"].items():
+            lines.append(
+                f"| {axis} | {int(size):,} | {row['seconds']:.0f} s | {row['crafting']:.0f} s | {row['judging']:.1f} s |"
+            )
+    for name, row in found["workers"]["rows"].items():
+        lines.append(f"| {name} | {row['n']} targets | {row['seconds']:.0f} s |")
+    return lines
+
+
 def lines_of_end_to_end(found: Result) -> list[str]:
     """A line a series."""
     points = sorted(found["points"], key=lambda one: (one["protocol"], -one["watermark"], one["poisons"]))
