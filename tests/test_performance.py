@@ -120,6 +120,8 @@ def lines_of_end_to_end(found: Result) -> list[str]:
 
 TABLES: dict[str, Callable[[Result], list[str]]] = {
     "dogfish_all": lines_of_all,
+    "passes": lines_of_passes,
+    "peer_collision": lines_of_peer,
     "storage": lines_of_storage,
     "profile": lines_of_profile,
     "end_to_end": lines_of_end_to_end,
@@ -195,3 +197,13 @@ def test_the_victims_a_minute_are_the_document_s() -> None:
     assert f"a victim takes {60 / side['1']:.1f} s" in text
     assert f"({60 / launched:.1f} s where Python launches every kernel)" in text
     assert found["hardware"] in text
+
+
+def test_a_kill_is_many_times_as_dear_to_the_peer() -> None:
+    found, text = result("peer_collision"), (ROOT / "docs/performance.md").read_text()
+    assert found["ours"]["n_success"] == found["ours"]["n"] == 4
+    assert found["times_faster_per_kill"] >= 20
+    assert f"takes {found['times_faster_per_kill']:.0f} times as long as ours for a kill" in text
+    for setting in found["peer_settings"]:
+        assert setting["iterations"] == found["cap_iterations"] == 300
+        assert setting["clipped_to_8_255"]["median_linf"] <= 8 / 255 + 1e-4
