@@ -123,6 +123,7 @@ TABLES: dict[str, Callable[[Result], list[str]]] = {
     "passes": lines_of_passes,
     "peer_collision": lines_of_peer,
     "storage": lines_of_storage,
+    "recipe": lines_of_recipe,
     "profile": lines_of_profile,
     "end_to_end": lines_of_end_to_end,
 }
