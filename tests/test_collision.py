@@ -292,8 +292,8 @@ def test_finished_pictures_leave_and_the_others_do_not_notice(attack):
 
     full, made = collide(attack, bases, goals), collide(attack, bases, goals, net=net, stop=some, check=check)
     assert full.passes == [23] * 5
-    assert made.passes == [23, 6, 23, 6, 23]  # the sixth pass is the first whose features are looked at
-    assert net.calls == [5] * 6 + [3] * 17
+    assert made.passes == [23, 11, 23, 11, 23]  # the eleventh pass is the first whose features are looked at
+    assert net.calls == [5] * 11 + [3] * 12
     for i in (0, 2, 4):
         assert torch.equal(made.pictures[i], full.pictures[i])
     # those that left are to the last bit what the check has seen
@@ -330,8 +330,8 @@ def test_the_batch_ends_when_all_have_left():
     bases, goals = table(2)
     net = Linear()
     made = collide(Collision(passes=60), bases, goals, net=net, stop=lambda f, i: torch.ones(len(i), dtype=torch.bool))
-    assert made.passes == [6, 6]
-    assert len(net.calls) == 6
+    assert made.passes == [11, 11]
+    assert len(net.calls) == 11
 
 
 def test_every_counts_the_passes_between_two_looks():
