@@ -124,6 +124,7 @@ TABLES: dict[str, Callable[[Result], list[str]]] = {
     "peer_collision": lines_of_peer,
     "storage": lines_of_storage,
     "recipe": lines_of_recipe,
+    "scaling": lines_of_scaling,
     "profile": lines_of_profile,
     "end_to_end": lines_of_end_to_end,
 }
@@ -208,3 +209,15 @@ def test_a_kill_is_many_times_as_dear_to_the_peer() -> None:
     for setting in found["peer_settings"]:
         assert setting["iterations"] == found["cap_iterations"] == 300
         assert setting["clipped_to_8_255"]["median_linf"] <= 8 / 255 + 1e-4
+
+
+def test_nothing_grows_quadratically_and_a_second_worker_is_worth_it() -> None:
+    found, text = result("scaling"), (ROOT / "docs/performance.md").read_text()
+    judging = [found[axis]["exponent_of_judging"] for axis in ("targets", "classes", "training pictures")]
+    assert max(judging) < 1.5
+    assert "exponents of judging " + "{:.2f}, {:.2f} and {:.2f}".format(*judging).replace("0.", ".") in text
+    workers = found["workers"]
+    assert workers["same_journal"]
+    assert workers["times_faster_than_one_of_one_thread"] > 1.7
+    assert f"{workers['times_faster_than_one_of_one_thread']} times as fast" in text
+    assert f"{workers['times_faster_than_one_of_two_threads']} times as slow" in text
