@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -221,3 +222,21 @@ def test_nothing_grows_quadratically_and_a_second_worker_is_worth_it() -> None:
     assert workers["times_faster_than_one_of_one_thread"] > 1.7
     assert f"{workers['times_faster_than_one_of_one_thread']} times as fast" in text
     assert f"{workers['times_faster_than_one_of_two_threads']} times as slow" in text
+
+
+def test_a_network_trains_twice_as_fast_as_in_the_plain_loop_and_as_well() -> None:
+    found, text = result("training_speed"), (ROOT / "docs/end-to-end.md").read_text()
+    plain, ours = (fmean(found["seconds_an_epoch"][name]) for name in ("plain", "ours"))
+    theirs, mine = (fmean(found["test_accuracy"][name]) for name in ("plain", "ours"))
+    assert found["times_faster"] >= 2
+    assert mine > theirs - 0.01
+    for said in (f"takes {ours:.1f} s, {found['times_faster']} times less", f"contiguous: {plain:.1f} s"):
+        assert said in text, said
+    assert f"({mine:.3f} and {theirs:.3f} after".replace("0.", ".") in text
+
+
+def test_the_published_weights_reach_what_is_listed() -> None:
+    found = result("small_networks")
+    assert {name: row["listed"] for name, row in found["rows"].items()} == {
+        name: round(row["accuracy"], 4) for name, row in found["rows"].items()
+    }
