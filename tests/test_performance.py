@@ -240,3 +240,18 @@ def test_the_published_weights_reach_what_is_listed() -> None:
     assert {name: row["listed"] for name, row in found["rows"].items()} == {
         name: round(row["accuracy"], 4) for name, row in found["rows"].items()
     }
+
+
+def test_re_encoding_is_no_defence_against_who_expects_it() -> None:
+    found = {
+        (cell["crafted_for"], cell["robust"], cell["linf"], cell["view"], cell["store"]): cell
+        for cell in result("storage")["cells"]
+    }
+    assert all(cell["n"] == 64 for cell in found.values())
+    expected, unexpected = ("squash", "jpeg:75-95", 8, "squash"), ("squash", None, 8, "squash")
+    assert found[*unexpected, "jpeg:75"]["n_success"] == 0
+    assert found[*expected, "jpeg:90"]["ci95"][0] > found[*unexpected, "jpeg:90"]["ci95"][1]
+    text = (ROOT / "docs/performance.md").read_text()
+    fallen = [found[*expected, store]["n_success"] for store in ("png", "jpeg:95", "jpeg:90", "jpeg:75")]
+    assert fallen[0] == fallen[1] == fallen[2]
+    assert f"{fallen[0]} of 64 fell stored as PNG or at qualities 95 and 90, and {fallen[3]} at 75" in text
