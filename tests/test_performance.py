@@ -87,14 +87,6 @@ def lines_of_peer(found: Result) -> list[str]:
     return [*map(peer, found["peer_settings"]), ours(found["ours"]), ours(found["ours_at_the_peers_linf"])]
 
 
-def lines_of_bases(found: Result) -> list[str]:
-    return [
-        f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {row['median_passes']:g} | {255 * row['median_linf']:.0f}/255 | "
-        f"{row['control_rate'] * row['n_trials']:.0f} of {row['n_trials']} |"
-        for name, row in found["rows"].items()
-    ]
-
-
 def lines_of_scaling(found: Result) -> list[str]:
     """A line a size; then the workers."""
     lines = []

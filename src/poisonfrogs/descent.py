@@ -209,12 +209,21 @@ def descend(
     return pictures, spent, failures
 
 
-def _stacked(bases: Sequence[Tensor], budget: Callable[[int], Budget]) -> list[_Stack]:
+def by_size(pictures: Sequence[Tensor]) -> list[list[int]]:
+    """Which pictures have one size, and so make a stack; by their numbers.
+
+    >>> by_size([torch.zeros(3, 2, 2), torch.zeros(3, 4, 2), torch.ones(3, 2, 2)])
+    [[0, 2], [1]]
+    """
     sizes: dict[torch.Size, list[int]] = {}
-    for i, base in enumerate(bases):
-        sizes.setdefault(base.shape, []).append(i)
+    for i, picture in enumerate(pictures):
+        sizes.setdefault(picture.shape, []).append(i)
+    return list(sizes.values())
+
+
+def _stacked(bases: Sequence[Tensor], budget: Callable[[int], Budget]) -> list[_Stack]:
     found = []
-    for size, indices in sizes.items():
+    for indices in by_size(bases):
         stacked = torch.stack([bases[i] for i in indices])
-        found.append(_Stack(indices, stacked, stacked.clone(), budget(size.numel())))
+        found.append(_Stack(indices, stacked, stacked.clone(), budget(stacked[0].numel())))
     return found

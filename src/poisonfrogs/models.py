@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from poisonfrogs import checkpoints
+from poisonfrogs.descent import by_size
 from poisonfrogs.frozen import FastGradients, folded
 from poisonfrogs.types import Extractor, InputError
 from poisonfrogs.views import Transform, View, squash, twin
@@ -68,11 +69,8 @@ class Net:
 
     def _seen(self, pictures: list[Tensor]) -> Tensor:
         """Through the view, those of one size together: (n, 3, H, W)."""
-        sizes: dict[torch.Size, list[int]] = {}
-        for i, picture in enumerate(pictures):
-            sizes.setdefault(picture.shape, []).append(i)
         seen: dict[int, Tensor] = {}
-        for rows in sizes.values():
+        for rows in by_size(pictures):
             seen.update(zip(rows, self.view(torch.stack([pictures[i] for i in rows])), strict=True))
         return torch.stack([seen[i] for i in range(len(pictures))])
 
