@@ -162,8 +162,10 @@ def test_ctrl_c_ends_the_workers_with_130_and_one_line(mortal: Audit, alone: dic
     run = started(mortal)
     until(lambda: (fate / "seen").exists())  # a worker is crafting
     workers = children(run.pid)
+    hearing = [pid for pid in workers if not deaf(pid)]
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
+    assert hearing == []
     assert run.returncode == 130
     assert said == "poisonfrogs: stopped; the same command goes on where it was\n"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
@@ -315,3 +317,9 @@ def test_without_ray_it_is_said_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(quick(cache, "--engine", "ray")) == 2
     refused(capsys, "pip install 'poisonfrogs[ray]'")
+
+
+def deaf(pid: int) -> bool:
+    """Whether the process blocks or ignores Ctrl-C."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(status["SigBlk"], 16) | int(status["SigIgn"], 16)) & 1 << signal.SIGINT - 1)

@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, Protocol, TypeVar
 
 from poisonfrogs.plan import Trial
@@ -146,6 +146,7 @@ class Process:
     def __init__(self, build: Build) -> None:
         self.connection, other = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_serve, args=(other, build))
+        resource_tracker.ensure_running()  # the first start() does, and it unblocks SIGINT for that worker
         with _without_interrupts():  # Ctrl-C is the parent's to answer: a process begins with what is blocked here
             self._process.start()
         other.close()
