@@ -15,7 +15,7 @@ from torch import Tensor
 
 from poisonfrogs.attacks.collision import Ball, Collision, Pull
 from poisonfrogs.descent import Backtracking, SignedMomentum, descend
-from poisonfrogs.types import Goal
+from poisonfrogs.types import Goal, Stop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,6 +54,7 @@ def never(features: Tensor, indices: list[int]) -> Tensor:
 
 def collide(attack: Collision, bases: list[Tensor], goals: list[Goal], *, net=None, stop=never, check=None):
     net = net or Linear()
+    stop = stop if isinstance(stop, Stop) else Stop(likely=stop, sure=stop)
     return attack(net, bases, goals, stop=stop, checks=[check or Linear()])
 
 
@@ -303,13 +304,17 @@ def test_finished_pictures_leave_and_the_others_do_not_notice(attack):
 
 
 def test_the_stop_test_is_believed_only_in_full_precision():
-    """`stop` sees the crafting features first; then the check's features of the pictures as they will be stored."""
+    """`likely` sees the crafting features; `sure` the check's features of those pictures as they will be stored."""
     bases, goals = table(3)
     seen = []
 
-    def stop(features: Tensor, indices: list[int]) -> Tensor:
-        seen.append((features.clone(), list(indices)))
-        return torch.tensor([i != 0 and bool(row[0] < 1e6) for i, row in zip(indices, features, strict=True)])
+    def likely(features: Tensor, indices: list[int]) -> Tensor:
+        seen.append(("likely", features.clone(), list(indices)))
+        return torch.tensor([i != 0 for i in indices])
+
+    def sure(features: Tensor, indices: list[int]) -> Tensor:
+        seen.append(("sure", features.clone(), list(indices)))
+        return features[:, 0] < 1e6
 
     def check(pictures: list[Tensor]) -> Tensor:
         """Sees of picture 2 (the second asked about) what no stop test believes."""
@@ -319,11 +324,11 @@ def test_the_stop_test_is_believed_only_in_full_precision():
             features[1] = 1e9
         return features
 
-    made = collide(Collision(passes=15, every=10), bases, goals, stop=stop, check=check)
+    made = collide(Collision(passes=15, every=10), bases, goals, stop=Stop(likely=likely, sure=sure), check=check)
     assert made.passes == [15, 11, 15]
-    assert [indices for _, indices in seen] == [[0, 1, 2], [1, 2]]
+    assert [(test, indices) for test, _, indices in seen] == [("likely", [0, 1, 2]), ("sure", [1, 2])]
     stored = made.pictures[1].double() / 255
-    assert torch.equal(seen[1][0][0], Linear()([stored])[0])
+    assert torch.equal(seen[1][1][0], Linear()([stored])[0])
 
 
 def test_the_batch_ends_when_all_have_left():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poisonfrogs.attacks.collision import Collision
-from poisonfrogs.types import Crafted, Goal
+from poisonfrogs.types import Crafted, Goal, Stop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,8 +41,11 @@ def net(pictures: list[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
-def stop(features: Tensor, indices: list[int]) -> Tensor:
+def second(features: Tensor, indices: list[int]) -> Tensor:
     return torch.tensor([i == 1 for i in indices], dtype=torch.bool)
+
+
+stop = Stop(likely=second, sure=second)
 
 
 def scene() -> tuple[list[Tensor], list[Goal]]:

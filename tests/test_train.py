@@ -177,7 +177,7 @@ def beyond(target: torch.Tensor) -> torch.Tensor:
 
 
 def watch(found: Surrogate, aimed: torch.Tensor, poisons: int = 1):
-    return found.watch(targets=aimed, labels=torch.zeros(len(aimed), dtype=torch.int64), poisons=poisons)
+    return found.watch(targets=aimed, labels=torch.zeros(len(aimed), dtype=torch.int64), poisons=poisons).sure
 
 
 def test_the_clean_head_is_converged():
@@ -213,7 +213,7 @@ def test_poisons_that_suffice_stop_each_for_itself():
 
 
 def test_both_heads_have_to_fall(monkeypatch):
-    """The converged logistic head first; the paper's recipe on those that it gave away; either alone is not enough."""
+    """The converged logistic head first, enough for `likely`; then the paper's recipe on those that it gave away."""
     aimed, asked = targets(3), []
     sure = Heads(torch.zeros(1, DIM, 2), torch.tensor([[9.0, -9.0]]))
     unsure = Heads(torch.zeros(1, DIM, 2), torch.tensor([[-9.0, 9.0]]))
@@ -232,6 +232,9 @@ def test_both_heads_have_to_fall(monkeypatch):
     found = surrogate()
     monkeypatch.setattr(train, "PaperHead", Recipe)
     monkeypatch.setattr(train, "solve", lambda rows, *args, **options: (among([sure, unsure, sure]), None))
+    labels = torch.zeros(3, dtype=torch.int64)
+    assert found.watch(targets=aimed, labels=labels, poisons=1).likely(aimed, [0, 1, 2]).tolist() == [True, False, True]
+    assert asked == []
     assert watch(found, aimed)(aimed, [0, 1, 2]).tolist() == [True, False, False]
     assert asked == [2]  # the second target was not asked about
     monkeypatch.setattr(train, "solve", lambda rows, *args, **options: (among([unsure] * 3), None))
@@ -348,7 +351,7 @@ def test_more_than_two_classes():
     ).float()
     for base in (0, 1, 3):
         axis = rows.features[rows.labels == 2].mean(0) - rows.features[rows.labels == base].mean(0)
-        stop = found.watch(targets=target, labels=torch.tensor([base]), poisons=1)
+        stop = found.watch(targets=target, labels=torch.tensor([base]), poisons=1).sure
         assert stop(target + 0.5 * axis.float(), [0]).tolist() == [True]
         assert stop(rows.features[rows.labels == base][:1].float(), [0]).tolist() == [False]
 

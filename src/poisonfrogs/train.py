@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poisonfrogs.logistic import Heads, Rows, solve
-from poisonfrogs.types import InputError, Stop
+from poisonfrogs.types import InputError, Stop, Test
 
 SMALL = 64  # heads times classes up to which a second thread saves less than it has to be waited for
 
@@ -181,35 +181,42 @@ class Surrogate:
         return cls(features, labels, classes, clean, seed)
 
     def watch(self, *, targets: Tensor, labels: Tensor, poisons: int) -> Stop:
-        """A stop test for `poisons` consecutive pictures a target: targets (t, d), base classes `labels` (t,)."""
+        """When `poisons` consecutive pictures a target suffice: targets (t, d), base classes `labels` (t,)."""
         # the last converged head of each target: between two looks it moves little
         weight, bias = self.clean.weight.repeat(len(targets), 1, 1), self.clean.bias.repeat(len(targets), 1)
+        recipe = PaperHead(epochs=self.epochs)
 
-        def stop(features: Tensor, indices: list[int]) -> Tensor:
-            left = Counter(i // poisons for i in indices)
-            whole = [trial for trial, count in left.items() if count == poisons]  # the rest has failed in part
-            member = torch.tensor([left[i // poisons] == poisons for i in indices])
-            rows = self._rows(
-                features[member].to(self.features).view(len(whole), poisons, features.shape[1]), labels[whole]
-            )
-            fell = torch.zeros(len(whole), dtype=torch.bool)
+        def believed(heads: Heads, trials: list[int]) -> Tensor:
+            probabilities = heads.predict(targets[trials][:, None])[:, 0]
+            return probabilities.gather(1, labels[trials][:, None])[:, 0] > self.confidence
 
-            def believed(heads: Heads, trials: list[int]) -> Tensor:
-                probabilities = heads.predict(targets[trials][:, None])[:, 0]
-                return probabilities.gather(1, labels[trials][:, None])[:, 0] > self.confidence
-
-            start = Heads(weight[whole], bias[whole])
+        def converged(rows: Rows, trials: list[int]) -> Tensor:
+            start = Heads(weight[trials], bias[trials])
             heads, _ = solve(rows, self.classes, c=self.c, start=start, tolerance=self.tolerance)
-            weight[whole], bias[whole] = heads.weight, heads.bias
-            likely = believed(heads, whole).nonzero()[:, 0]
-            if len(likely):
-                heads = PaperHead(epochs=self.epochs)(rows.part(likely), self.classes, seed=self.seed)
-                fell[likely] = believed(heads, [whole[i] for i in likely])
-            done = torch.zeros(len(indices), dtype=torch.bool)
-            done[member] = fell.repeat_interleave(poisons)
-            return done
+            weight[trials], bias[trials] = heads.weight, heads.bias
+            return believed(heads, trials)
 
-        return _one_thread()(stop) if len(targets) * self.classes <= SMALL else stop
+        def both(rows: Rows, trials: list[int]) -> Tensor:
+            fell = converged(rows, trials)
+            likely = fell.nonzero()[:, 0]
+            if len(likely):
+                heads = recipe(rows.part(likely), self.classes, seed=self.seed)
+                fell[likely] = believed(heads, [trials[i] for i in likely])
+            return fell
+
+        def of_pictures(test: Callable[[Rows, list[int]], Tensor]) -> Test:
+            def of_features(features: Tensor, indices: list[int]) -> Tensor:
+                left = Counter(i // poisons for i in indices)
+                whole = [trial for trial, count in left.items() if count == poisons]  # the rest has failed in part
+                member = torch.tensor([left[i // poisons] == poisons for i in indices])
+                own = features[member].to(self.features).view(len(whole), poisons, features.shape[1])
+                done = torch.zeros(len(indices), dtype=torch.bool)
+                done[member] = test(self._rows(own, labels[whole]), whole).repeat_interleave(poisons)
+                return done
+
+            return _one_thread()(of_features) if len(targets) * self.classes <= SMALL else of_features
+
+        return Stop(likely=of_pictures(converged), sure=of_pictures(both))
 
     def _rows(self, own: Tensor, labels: Tensor) -> Rows:
         own_labels = labels[:, None].expand(-1, own.shape[1]).contiguous()

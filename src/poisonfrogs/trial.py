@@ -169,12 +169,16 @@ def _uncrafted(starts: Sequence[Tensor], why: str) -> Crafted:
 
 def _stop(setting: Setting, trials: Sequence[Trial]) -> Stop:
     if setting.surrogate is None:  # no head to guess at: all passes are spent
-        return lambda features, indices: torch.zeros(len(indices), dtype=torch.bool)
+        return Stop(likely=_never, sure=_never)
     return setting.surrogate.watch(
         targets=setting.scene.target_features[[trial.target for trial in trials]],
         labels=torch.tensor([trial.base_class for trial in trials]),
         poisons=setting.audit.poisons,
     )
+
+
+def _never(_: Tensor, indices: list[int]) -> Tensor:
+    return torch.zeros(len(indices), dtype=torch.bool)
 
 
 def _store(

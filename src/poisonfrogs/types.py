@@ -44,8 +44,16 @@ class Edit:
 
 # (pictures) -> features (n, d), differentiable; pictures (3, h, w) in [0, 1], each of its own size
 Extractor = Callable[[list["Tensor"]], "Tensor"]
-# (features (n, d), indices of the n pictures in the batch) -> bool (n,): those that need no more passes
-Stop = Callable[["Tensor", list[int]], "Tensor"]
+# (features (n, d), indices of the n pictures in the batch) -> bool (n,)
+Test = Callable[["Tensor", list[int]], "Tensor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Which pictures need no more passes."""
+
+    likely: Test  # cheap, of features as the attack has them; at least those that `sure` would believe of the same
+    sure: Test  # of the pictures as they will be stored, in full precision
 
 
 class Attack(Protocol):
@@ -55,7 +63,7 @@ class Attack(Protocol):
         self, net: Extractor, bases: Sequence[Tensor], goals: Sequence[Goal], *, stop: Stop, checks: Sequence[Extractor]
     ) -> Crafted:
         """`bases`: uint8 (3, h, w). `checks`: the same network in full precision, once for each change that a stored
-        picture is to withstand; all are asked before `stop` is believed."""
+        picture is to withstand; `stop.sure` is asked of each, about the pictures that are `stop.likely`."""
         ...
 
 

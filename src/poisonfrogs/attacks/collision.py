@@ -73,15 +73,15 @@ class Collision:
             return budget(bases[i].numel()).quantise(x, bases[i])
 
         def finished(pictures: list[Tensor], features: Tensor, active: list[int]) -> list[bool]:
-            fell = stop(features, active).clone()  # it is the caller's
-            for check in checks:  # believed only of the pictures as they will be stored, in full precision
+            fell = stop.likely(features, active).clone()  # it is the caller's
+            for check in checks:
                 likely = fell.nonzero()[:, 0].tolist()
                 if not likely:
                     break
                 stored = [rounded(pictures[j], active[j]).to(aims) / 255 for j in likely]
                 with torch.no_grad():
                     exact = check(stored)
-                fell[likely] = stop(exact, [active[j] for j in likely])
+                fell[likely] = stop.sure(exact, [active[j] for j in likely])
             return [bool(yes) for yes in fell]
 
         pictures, passes, failures = descend(
