@@ -21,6 +21,7 @@ from poisonfrogs.models import Net
 from poisonfrogs.report import page
 from poisonfrogs.report.figures import rate_bars
 from poisonfrogs.train import Surrogate
+from poisonfrogs.types import Stop
 
 INSIDE = ("network, forward", "network, backward", "checks in fp32", "surrogate's heads", "steps and budgets")
 SPENT: Counter[str] = Counter()
@@ -52,27 +53,39 @@ def clocked(place: Any, name: str, of: str) -> None:
     setattr(place, name, timed)
 
 
-def made(place: Any, name: str, of: Callable[..., str]) -> None:
-    """Count the seconds of what place.name returns, whenever that is called."""
+def calls(of: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Count the seconds of every call."""
+
+    def timed(*given: Any) -> Any:
+        with stage(of):
+            return call(*given)
+
+    return timed
+
+
+def made(place: Any, name: str, timed: Callable[..., Any]) -> None:
+    """Have timed(what place.name returns, its arguments) in its place."""
     whole = getattr(place, name)
 
     def making(*given: Any, **options: Any) -> Any:
-        call, named = whole(*given, **options), of(*given)
-
-        def timed(*inner: Any) -> Any:
-            with stage(named):
-                return call(*inner)
-
-        return timed
+        return timed(whole(*given, **options), *given)
 
     setattr(place, name, making)
+
+
+def network(call: Callable[..., Any], _: Net, precision: str, *__: Any) -> Callable[..., Any]:
+    return calls("network, forward" if precision == "bf16" else "checks in fp32", call)
+
+
+def heads(stop: Stop, *_: Any) -> Stop:
+    return Stop(likely=calls("surrogate's heads", stop.likely), sure=calls("surrogate's heads", stop.sure))
 
 
 def main() -> None:
     given = arguments(__doc__ or "")
     shutil.rmtree(RUNS / ("short-profile" if given.short else "profile"), ignore_errors=True)
-    made(Net, "extractor", lambda net, precision, *_: "network, forward" if precision == "bf16" else "checks in fp32")
-    made(Surrogate, "watch", lambda *_: "surrogate's heads")
+    made(Net, "extractor", network)
+    made(Surrogate, "watch", heads)
     clocked(audit, "prepare", "data, network, features from the cache")
     clocked(trial, "_craft", CRAFTING)
     clocked(descent.torch.autograd, "grad", "network, backward")
@@ -92,13 +105,13 @@ def main() -> None:
     stages = {f"crafting: {name}": seconds for name, seconds in inside.items()} | {"crafting: the rest": rest, **SPENT}
     stages["everything else"] = whole - sum(stages.values())
     share = {name: round(seconds / whole, 4) for name, seconds in stages.items()}
-    network = inside["network, forward"] + inside["network, backward"]
+    passes = inside["network, forward"] + inside["network, backward"]
     result = {
         "n": 8 if given.short else 32,
         "seconds": {name: round(seconds, 2) for name, seconds in stages.items()},
         "share": share,
         "total_seconds": round(whole, 1),
-        "network_share_of_crafting": round(network / crafting, 4),
+        "network_share_of_crafting": round(passes / crafting, 4),
     }
     write("profile", result, given)
     if not given.short:

@@ -18,7 +18,7 @@ from poisonfrogs import wilson
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.data import bundled, load
-from poisonfrogs.grid import Grid, load_grid, run_grid
+from poisonfrogs.grid import Grid, load_grid, run_grid, summarised
 from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Look, Rates, rates
 from runs import kept, on_disk, refused, rows_of
@@ -229,6 +229,22 @@ def test_an_axis_of_contexts_has_the_defaults_of_each(tmp_path: Path) -> None:
     assert [replace(audit, out=by_hand[0].out) for _, audit in grid.cells.values()] == by_hand
 
 
+def test_a_point_holds_the_mean_of_its_seeds_clean_networks(done: tuple[Grid, dict], tmp_path: Path) -> None:
+    grid, found = done
+    assert {point["clean_network"] for point in found["points"]} == {None}  # heads alone are trained there
+    run = copied(grid.out, tmp_path / "run")
+    there = Grid({**grid.shared, "out": run}, grid.axes)
+    for number, name in enumerate(there.cells):
+        summary = json.loads((run / name / "summary.json").read_text())
+        said = {"training_loss": number / 8, "training_accuracy": 1 - number / 16, "test_accuracy": 0.5, "recipe": {}}
+        (run / name / "summary.json").write_text(json.dumps(summary | {"clean_network": said}))
+    points = summarised(there)["points"]  # the seed is the last axis: cells 0 and 1 are the first point
+    assert [point["clean_network"] for point in points] == [
+        {"training_loss": (4 * n + 1) / 16, "training_accuracy": 1 - (4 * n + 1) / 32, "test_accuracy": 0.5}
+        for n in range(8)
+    ]
+
+
 # --- the page
 
 
@@ -273,7 +289,8 @@ def made(folder: Path, control_at: dict[float, float]) -> Path:
     points = [
         {"poisons": poisons, "watermark": watermark, "n_trials": 20, "n_eligible": 20, "n_success": round(20 * rate),
          "success_rate": rate, "ci95": [rate / 2, rate], "watermark_only_rate": rate / 4,
-         "watermark_only_ci95": [0.0, rate / 2], "control_rate": control, "control_ci95": [0.0, 0.5]}
+         "watermark_only_ci95": [0.0, rate / 2], "control_rate": control, "control_ci95": [0.0, 0.5],
+         "clean_network": None}
         for watermark, control in control_at.items()
         for poisons in (1, 5, 50)
         for rate in [watermark * poisons / 20]
@@ -315,6 +332,31 @@ def test_success_is_drawn_against_poisons_for_each_opacity_beside_watermark_only
             assert (y, float(low), float(high)) == pytest.approx([260 - 246 * share for share in at], abs=0.06)
     for name in ("watermark 0.2", "watermark 0.2, watermark only", "watermark 0.3", "control"):
         assert name in shown.words
+
+
+def test_success_is_drawn_against_the_clean_network_s_training_loss(tmp_path: Path) -> None:
+    """By a second reading of the drawing: a decade of the loss is as wide as the next, and 100 % is at 14, 0 at 260."""
+    folder = made(tmp_path / "run", {0.3: 0.05})
+    found = json.loads((folder / "grid.json").read_text())
+    losses = {1: 1.0, 5: 0.01, 50: 0.0001}
+    for point in found["points"]:
+        epochs = point.pop("poisons")
+        said = {"training_loss": losses[epochs], "training_accuracy": 0.9, "test_accuracy": 0.7 + epochs / 1000}
+        point |= {"clean_epochs": epochs, "clean_network": said}
+    found["axes"] = {"clean_epochs": [1, 5, 50], "watermark": [0.3], "seed": [0, 1]}
+    (folder / "grid.json").write_text(json.dumps(found))
+    shown = read(folder)
+    title = "Success against the clean network's training loss"
+    (drawn,) = [one for one in shown.all("svg") if (one["aria-label"] or "").startswith(title)]
+    assert "At training loss 0.0001, 0.001, 0.01, 0.1, 1." in drawn["aria-label"]
+    curves = [one["d"] for one in shown.all("path") if one["class"] == "curve base"]
+    places = [[float(number) for number in spot.split()] for spot in re.split("[ML]", curves[-1])[1:]]
+    assert [y for _, y in places] == pytest.approx([260 - 246 * 0.3 * n / 20 for n in (50, 5, 1)], abs=0.06)
+    assert places[1][0] - places[0][0] == pytest.approx(places[2][0] - places[1][0], abs=0.11)
+    assert "0.705" in shown.words  # the test accuracy stands in the table
+    found["points"] = [point | {"clean_network": None} for point in found["points"]]
+    (folder / "grid.json").write_text(json.dumps(found))
+    assert title not in read(folder).words
 
 
 def test_a_curve_stands_where_its_numbers_are() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from poisonfrogs import journal, pipeline, plan, plan_file, targets
@@ -136,6 +137,7 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
     known = {} if known is None else known
     points: dict[str, dict[str, Any]] = {}
     held: dict[str, list[Any]] = {}
+    cleans: dict[str, list[Any]] = {}
     cells = []
     versions, hardware, classes = {}, None, list[str]()
     for name, (given, audit) in grid.cells.items():
@@ -148,11 +150,16 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
         found, classes = known[name].summary, known[name].classes
         versions, hardware = found["versions"], found["hardware"]
         fired = [check["name"] for check in found["checks"]]
-        cells.append({"folder": name, "finished": True, **values, **{key: found[key] for key in KEPT}, "checks": fired})
+        figures = {key: found[key] for key in (*KEPT, "clean_network")}
+        cells.append({"folder": name, "finished": True, **values, **figures, "checks": fired})
         point = {axis: value for axis, value in values.items() if axis != POOLED}
         points[str(point)] = point
         held.setdefault(str(point), []).extend(known[name].rows)
-    summed = [point | _kept(counted(held[key], classes)) for key, point in points.items()]
+        cleans.setdefault(str(point), []).append(found["clean_network"])
+    summed = [
+        point | _kept(counted(held[key], classes)) | {"clean_network": _mean(cleans[key])}
+        for key, point in points.items()
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "n": sum(len(rows) for rows in held.values()),
@@ -172,6 +179,12 @@ def _read(cell: Path) -> _Cell:
 
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _mean(cleans: Sequence[Any]) -> dict[str, float] | None:
+    """Of the clean networks of a point's seeds; None where victims train a head alone."""
+    measured = ("training_loss", "training_accuracy", "test_accuracy")
+    return {key: fmean(one[key] for one in cleans) for key in measured} if all(cleans) else None
 
 
 def _kept(found: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ KINDS = {
         title="How does success depend on what the attacker can do?",
         schema_version=1,
         open=open_grid,
-        sections=[points.result, points.curves, points.cells, points.reproduce],
+        sections=[points.result, points.curves, points.fit, points.cells, points.reproduce],
     ),
     "match": Kind(
         title="Which pictures are changed copies of known ones?",

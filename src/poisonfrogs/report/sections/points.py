@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from poisonfrogs.text import percent, written
 
 Point = dict[str, Any]
 POOLED = "seed"  # the trials of all seeds are one point
+TRAINED, FITTED = "clean_epochs", "training_loss"  # what varies the clean network's fit, and what measures it
+LEAST = 1e-6  # losses below are drawn there
 CONTROL = Look("control", "plain", "dot", "dotted")
 KINDS = (  # (rate, interval, name, dash of the curve)
     ("success_rate", "ci95", "", ""),
@@ -53,6 +56,34 @@ def curves(run: GridFolder) -> Section | None:
     ]
     body = render("curves.html", figures=[one for one in figures if one], x=_words(x))
     return Section("curves", "The curves", body)
+
+
+def fit(run: GridFolder) -> Section | None:
+    """Success against how well the clean network has fitted its pictures; None where nothing varies that."""
+    points = [point | point["clean_network"] for point in run.points if point["clean_network"]]
+    if TRAINED not in run.found["axes"] or not points:
+        return None
+    others = [axis for axis in _axes(run) if axis != TRAINED]
+    places = {str(point[FITTED]): math.log10(max(point[FITTED], LEAST)) for point in points}
+    lines = []
+    for number, values in enumerate(itertools.product(*(run.found["axes"][axis] for axis in others))):
+        mine = [point for point in points if [point[axis] for axis in others] == list(values)]
+        said = zip(map(_words, others), map(written, values), strict=True)
+        name = ", ".join(f"{axis} {value}" for axis, value in said) or "success"
+        lines += _lines(mine, FITTED, places, name, LOOKS[number % len(LOOKS)])
+    decades = range(math.floor(min(places.values())), math.ceil(max(places.values())) + 1)
+    title = "Success against the clean network's training loss"
+    caption = (
+        "Each point is a clean network of another fit, and the victims that started from it; the scale of the loss is "
+        "logarithmic. Dashed: with the watermarked pictures alone. Dotted: targets that were wrong without any poison."
+    )
+    figure = Figure(
+        rates(_one_control(lines), [(at, f"{10.0**at:g}") for at in decades], _words(FITTED), title),
+        title,
+        caption,
+        _table(points, [TRAINED, *others, FITTED, "test_accuracy"]),
+    )
+    return Section("fit", "How well the clean network has fitted", render("fit.html", figure=figure))
 
 
 def _axes(run: GridFolder) -> list[str]:
