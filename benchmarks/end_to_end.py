@@ -12,6 +12,7 @@ from which it goes on, on a machine of the same kind.
 import argparse
 import fnmatch
 import json
+import math
 import os
 import shutil
 import time
@@ -38,6 +39,7 @@ JOURNALS = ROOT / "benchmarks/journals"
 KEPT = ("plan.json", "journal.jsonl", "timings.jsonl")
 PAPER: dict[str, Any] = {"context": "end-to-end", "target_class": "bird", "base_class": "dog"}
 AIRPLANES = {**PAPER, "target_class": "airplane", "base_class": "frog", "targets": 50}
+LAPTOP = {**PAPER, "targets": 20}
 SERIES: dict[str, dict[str, Any]] = {
     **{
         f"paper-{poisons}-{opacity}": {**PAPER, "poisons": poisons, "watermark": opacity / 100}
@@ -51,10 +53,14 @@ SERIES: dict[str, dict[str, Any]] = {
     "airplane-frog-50-30-outliers": {**AIRPLANES, "target_choice": "least-confident"},
     "scratch-resnet20-50-30": {**PAPER, "context": "scratch", "model": "cifar_resnet20", "targets": 10},
     **{
-        f"laptop-{poisons}-{opacity}": {**PAPER, "poisons": poisons, "watermark": opacity / 100, "targets": 20}
+        f"laptop-{poisons}-{opacity}": {**LAPTOP, "poisons": poisons, "watermark": opacity / 100}
         for opacity in (30, 20)
         for poisons in (1, 5, 10, 25, 50)
     },
+    **{f"laptop-50-30-clean-{epochs}": {**LAPTOP, "clean_epochs": epochs} for epochs in (2, 8, 12, 16)},
+    "laptop-50-0": {**LAPTOP, "watermark": 0.0},
+    "laptop-50-30-one-base": {**LAPTOP, "base_choice": "one"},
+    "laptop-50-30-outliers": {**LAPTOP, "target_choice": "least-confident"},
 }
 
 
@@ -165,6 +171,7 @@ def results() -> None:
     }
     (ROOT / "benchmarks/results/end_to_end.json").write_text(json.dumps(found, indent=1) + "\n")
     curve(list(points.values()))
+    fit(list(points.values()))
     for name, one in points.items():
         low, high = one["ci95"]
         print(
@@ -194,6 +201,30 @@ def curve(points: list[dict[str, Any]]) -> None:
         rates(lines, ticks, "number of poisons", "Success against the number of poisons, every layer trained"),
         "end-to-end",
     )
+
+
+def fit(points: list[dict[str, Any]]) -> None:
+    """docs/clean-fit.svg: 50 poisons at 30 %, against the training loss of the clean network that they were made with."""
+    same = {"poisons": 50, "watermark": 0.3, "base_choice": "random", "target_choice": "random", "target_class": "bird"}
+    mine = [one for one in points if one["n"] and one["context"] == "end-to-end" and same.items() <= one.items()]
+    lines = []
+    for protocol, tone in (("paper", "poison"), ("laptop", "base")):
+        some = sorted((one for one in mine if one["protocol"] == protocol), key=loss)
+        for key, ends, what, shape, dash in (
+            ("success_rate", "ci95", "poisons", "diamond", ""),
+            ("watermark_only_rate", "watermark_only_ci95", "watermark only", "square", "dashed"),
+        ):
+            found = [(math.log10(loss(one)), *(100 * part for part in (one[key], *one[ends]))) for one in some]
+            lines.append(Rates(Look(f"{protocol}: {what}", tone, shape, dash), found))
+    ticks = [(decade, f"{10.0**decade:g}") for decade in range(-4, 1)]
+    draw(
+        rates(lines, ticks, "training loss of the clean network", "Success against the clean network's fit"),
+        "clean-fit",
+    )
+
+
+def loss(one: dict[str, Any]) -> float:
+    return float(one["clean_network"]["training_loss"])
 
 
 def main() -> None:

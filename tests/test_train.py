@@ -69,6 +69,17 @@ def test_a_head_in_the_batch_is_the_head_trained_alone(classes, own, removed):
         assert (alone.bias[0] - together.bias[head]).abs().max() < 1e-11
 
 
+@pytest.mark.parametrize(("margin", "left"), [(80.0, 1.8e-35), (95.0, 0.0)])
+def test_subnormal_residuals_are_dropped(margin, left):
+    """They slow the product with the features three times, and e⁻⁹⁵ is one: what is left is exactly 0."""
+    none = torch.empty(1, 0, dtype=torch.int64)
+    rows = Rows(torch.ones(1, 1), torch.tensor([0]), torch.empty(1, 0, 1), none, none)
+    theta = torch.tensor([[[margin], [0.0]], [[0.0], [0.0]]])  # (d + 1, K, H): logits margin and 0
+    gradient = train._Examples.of(rows, 2).mean_gradient(theta, torch.tensor([0]))
+    assert gradient[:, 0, 0].tolist() == [0.0, 0.0]
+    assert gradient[:, 1, 0].tolist() == pytest.approx([left, left], rel=0.02, abs=0.0)
+
+
 def test_the_recipe_is_the_papers():
     assert (PaperHead().epochs, PaperHead().learning_rate) == (100, 0.01)
     assert recipe("paper") == PaperHead()
