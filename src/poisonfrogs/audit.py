@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from poisonfrogs import (
     cluster,
     costs,
     data,
-    defence,
     end_to_end,
     engine,
     exhibits,
@@ -37,12 +36,14 @@ from poisonfrogs import (
     zoo,
 )
 from poisonfrogs.attacks.collision import Collision
-from poisonfrogs.certified import CertifiedClassifier
 from poisonfrogs.features import Features
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
 from poisonfrogs.types import InputError, Summary
+
+if TYPE_CHECKING:
+    from poisonfrogs.defence import Defence
 
 SCHEMA_VERSION = 1
 
@@ -97,12 +98,12 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
     turns = targets.turns(audit, dataset.classes)
     outside = targets.outside(audit, dataset)
     targets.possible(audit, dataset, outside, turns)
-    clean, prototype = None, None
+    clean, certified = None, None
     if audit.retrained:
         clean, dataset = end_to_end.prepared(audit, dataset, progress)
         net = clean.net
     else:
-        victim, prototype = _victim(audit)
+        victim, certified = _victim(audit)
         net = pipeline.network(audit)
     asked = models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
@@ -124,7 +125,6 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
         train_features=found["train"].matrix,
         target_features=target_features,
     )
-    certified = prototype(len(dataset.train), len(dataset.classes)) if prototype else None
     setting = trial.Setting(
         audit=audit,
         scene=scene,
@@ -133,7 +133,7 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
         judge=victim,
         folder=audit.out,
         auditor=_auditor(audit, asked, dataset, progress) if asked else None,
-        defence=defence.Defence.fitted(certified, scene) if certified else None,
+        defence=certified(scene) if certified else None,
     )
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
     written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
@@ -172,12 +172,14 @@ def _confidence(
     return np.asarray(surrogate.clean.predict(features)[0])
 
 
-def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[int, int], CertifiedClassifier] | None]:
-    """The judge, and how the certified head beside it is made: it stands beside the paper's."""
+def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[judge.Scene], Defence] | None]:
+    """The judge, and how the certified head beside it is fitted: it stands beside the paper's."""
     if audit.victim:
         return judge.VictimJudge(zoo.imported(audit.victim), audit.victim), None
     if audit.head.partition(":")[0] == "certified":
-        return judge.HeadJudge(PaperHead()), defence.prototype(audit.head)
+        from poisonfrogs.defence import fitted  # scikit-learn takes more than a second to import
+
+        return judge.HeadJudge(PaperHead()), fitted(audit.head)
     return judge.HeadJudge(recipe(audit.head)), None
 
 

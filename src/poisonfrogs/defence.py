@@ -90,6 +90,12 @@ class Defence:
         }
 
 
+def fitted(head: str) -> Callable[[Scene], Defence]:
+    """How the head that `--head` names is fitted to a scene. Raises InputError, as `prototype`."""
+    make = prototype(head)
+    return lambda scene: Defence.fitted(make(len(scene.train), len(scene.classes)), scene)
+
+
 def prototype(head: str) -> Callable[[int, int], CertifiedClassifier]:
     """`certified[:FAMILY[:PARAMETER]]` -> (training pictures, classes) -> an unfitted classifier.
 

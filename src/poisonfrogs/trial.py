@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from poisonfrogs import exhibits
-from poisonfrogs.defence import Defence
 from poisonfrogs.journal import write_bytes
 from poisonfrogs.judge import Auditor, Judge, Scene, Verdict
 from poisonfrogs.pictures import MARK, decode, encode, encoded_like, suffix
@@ -24,6 +23,9 @@ from poisonfrogs.robust import robust
 from poisonfrogs.stats import rounded
 from poisonfrogs.train import Surrogate
 from poisonfrogs.types import Attack, Crafted, Edit, Goal, Stop
+
+if TYPE_CHECKING:
+    from poisonfrogs.defence import Defence
 
 Row = dict[str, Any]
 Arms = dict[str, Verdict]  # poisoned and control; watermark_only and as_jpeg where they are asked for
