@@ -17,8 +17,10 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/demo.py
-	$(BIN)/python benchmarks/dogfish_seeds.py
 	$(BIN)/python benchmarks/dogfish_all.py --short
+	$(BIN)/python benchmarks/bases.py --short
+	$(BIN)/python benchmarks/passes.py --short
+	$(BIN)/python benchmarks/profile_audit.py --short
 	$(BIN)/python benchmarks/storage.py --short
 	$(BIN)/python benchmarks/recipe.py --short
 	$(BIN)/python benchmarks/certified.py dogfish

@@ -39,5 +39,10 @@ def test_importing_the_package_loads_nothing_heavy():
     assert "torch" in loaded_after("import poisonfrogs; poisonfrogs.Collision")  # and the test sees what is loaded
 
 
+def test_an_audit_without_a_certified_head_starts_without_scikit_learn():
+    assert "sklearn" not in loaded_after("import poisonfrogs.audit, poisonfrogs.grid")
+    assert "sklearn" in loaded_after("import poisonfrogs.defence")
+
+
 def test_the_commands_are_parsed_without_torch():
     assert "torch" not in loaded_after("import poisonfrogs.cli.commands, poisonfrogs.plan")

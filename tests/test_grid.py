@@ -193,7 +193,7 @@ def test_the_command_prints_its_points_and_writes_every_page(
 @pytest.mark.parametrize(
     ("path", "cells", "victims"),
     [("benchmarks/plans/paper.toml", 90, 1803), ("benchmarks/plans/laptop.toml", 20, 402),
-     ("benchmarks/plans/ablation.toml", 12, 183), ("examples/grid.toml", 12, None)],
+     ("benchmarks/plans/ablation.toml", 12, 183), ("benchmarks/plans/fit.toml", 10, 210), ("examples/grid.toml", 12, None)],
 )  # fmt: skip
 def test_the_plans_that_come_with_the_project_can_be_read(path: str, cells: int, victims: int | None) -> None:
     """And the options that they leave out are those of their context."""
@@ -204,7 +204,8 @@ def test_the_plans_that_come_with_the_project_can_be_read(path: str, cells: int,
     assert len(grid.cells) == cells
     if victims:
         arms = sum(int(audit.targets) * (2 if audit.watermark else 1) for audit in audits)
-        assert arms + len({audit.seed for audit in audits}) == victims  # a control serves a seed
+        controls = {(audit.seed, audit.clean_epochs) for audit in audits}  # one serves a seed of a clean network
+        assert arms + len(controls) == victims
         assert {(audit.context, audit.passes, audit.model) for audit in audits} == {("end-to-end", 300, "alexnet32")}
 
 

@@ -44,6 +44,14 @@ def lines_of_storage(found: Result) -> list[str]:
     ]
 
 
+def lines_of_bases(found: Result) -> list[str]:
+    return [
+        f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {row['median_passes']:g} | "
+        f"{255 * row['median_linf']:.0f}/255 | {round(row['control_rate'] * row['n_trials'])} of {row['n_trials']} |"
+        for name, row in found["rows"].items()
+    ]
+
+
 def lines_of_profile(found: Result) -> list[str]:
     return [
         f"| {name} | {found['seconds'][name]:.1f} s | {100 * share:.1f} % |" for name, share in found["share"].items()
@@ -101,14 +109,32 @@ def lines_of_scaling(found: Result) -> list[str]:
 
 
 def lines_of_end_to_end(found: Result) -> list[str]:
-    """A line a series."""
-    points = sorted(found["points"], key=lambda one: (one["protocol"], -one["watermark"], one["poisons"]))
+    """A line a series: of the curves, of the clean network's fit, and of the attack without a part."""
     return [
-        f"| {one['poisons']} | {one['watermark']:.0%} | {fell(one)} | {one['watermark_only_rate']:.0%} | "
-        f"{round(one['control_rate'] * one['n_trials'])} of {one['n_trials']} | {one['median_confidence']:.3f} | "
-        f"{100 * one['mean_accuracy_drop']:.2f} points |"
-        for one in points
+        *(f"| {one['poisons']} | {one['watermark']:.0%} {arms(one)}" for one in found["points"] if is_of_a_curve(one)),
+        *(
+            f"| {one['clean_network']['recipe']['epochs']} | {one['clean_network']['training_loss']:.4f} | "
+            f"{one['clean_network']['test_accuracy']:.3f} {arms(one)}"
+            for one in found["points"]
+            if "-clean-" in one["series"] or one["series"] == "laptop-50-30"
+        ),
+        *(f"| `{one['series']}` {arms(one)}" for one in found["points"] if is_of_another_attack(one)),
     ]
+
+
+def is_of_a_curve(one: Result) -> bool:
+    return one["series"].count("-") == 2 and one["watermark"] > 0
+
+
+def is_of_another_attack(one: Result) -> bool:
+    return not is_of_a_curve(one) and "-clean-" not in one["series"]
+
+
+def arms(one: Result) -> str:
+    marked = "" if one["watermark_only_rate"] is None else f"{one['watermark_only_rate']:.0%}"
+    wrong = f"{round(one['control_rate'] * one['n_trials'])} of {one['n_trials']}"
+    drop = f"{100 * one['mean_accuracy_drop']:.2f} points"
+    return f"| {fell(one)} | {marked} | {wrong} | {one['median_confidence']:.3f} | {drop} |"
 
 
 TABLES: dict[str, Callable[[Result], list[str]]] = {
@@ -116,6 +142,7 @@ TABLES: dict[str, Callable[[Result], list[str]]] = {
     "passes": lines_of_passes,
     "peer_collision": lines_of_peer,
     "storage": lines_of_storage,
+    "bases": lines_of_bases,
     "recipe": lines_of_recipe,
     "scaling": lines_of_scaling,
     "profile": lines_of_profile,
@@ -179,7 +206,8 @@ def test_many_watermarked_poisons_do_what_one_does_not() -> None:
     assert f"poison {one['n_success']} of {one['n']} (" in readme
     assert many["clean_network"]["training_loss"] < 0.01
     for protocol in ("paper", "laptop"):
-        curve = [point for point in points.values() if (point["protocol"], point["watermark"]) == (protocol, 0.3)]
+        curve = [one for one in points.values() if (one["protocol"], one["watermark"]) == (protocol, 0.3)]
+        curve = [one for one in curve if is_of_a_curve(one)]
         rates = [point["success_rate"] for point in sorted(curve, key=lambda point: point["poisons"])]
         assert rates == sorted(rates)
 
