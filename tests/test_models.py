@@ -133,7 +133,7 @@ def test_inception_v3_end_to_end(tmp_path, pairs):
         model=f"inception_v3.tf_in1k={file}",
         out=tmp_path / "run",
         cache=tmp_path / "cache",
-        targets=2,
+        targets=1,
         passes=2,
         head="logistic:1",
         precision="fp32",
@@ -142,13 +142,10 @@ def test_inception_v3_end_to_end(tmp_path, pairs):
     summary = run_audit(audit)
     model = json.loads((audit.out / "plan.json").read_text())["model"]
     assert (model["dim"], model["view"]["resize"], model["view"]["crop"]) == (2048, 341, [299, 299])
-    assert (summary["n_trials"], summary["n_failed_trials"]) == (2, 0)
-    rows = [json.loads(line) for line in (audit.out / "journal.jsonl").read_text().splitlines()]
-    assert all(
-        after < before
-        for row in rows
-        for before, after in zip(row["distance_before"], row["distance_after"], strict=True)
-    )
+    assert (summary["n_trials"], summary["n_failed_trials"]) == (1, 0)
+    (line,) = (audit.out / "journal.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["distance_after"][0] < row["distance_before"][0]
 
 
 # --- the user's own

@@ -47,7 +47,7 @@ def lines_of_storage(found: Result) -> list[str]:
 def lines_of_bases(found: Result) -> list[str]:
     return [
         f"| {name} | {fell(row)} | {row['median_confidence']:.4f} | {row['median_passes']:g} | "
-        f"{255 * row['median_linf']:.0f}/255 | {round(row['control_rate'] * row['n_trials'])} of {row['n_trials']} |"
+        f"{255 * row['median_linf']:.0f}/255 | {row['median_l2']:.1f} | {round(row['control_rate'] * row['n_trials'])} of {row['n_trials']} |"
         for name, row in found["rows"].items()
     ]
 
