@@ -1,6 +1,6 @@
 """Many watermarked poisons against networks that retrain every layer, on CIFAR-10: python benchmarks/end_to_end.py
 
-    python benchmarks/end_to_end.py NAME... [--trials N] [--minutes M]   run N more trials of each series, for M minutes
+    python benchmarks/end_to_end.py NAME... [--trials N] [--minutes M] [--workers W]   N more trials of each series
     python benchmarks/end_to_end.py --list                               the series, and how far each has come
     python benchmarks/end_to_end.py --results                            benchmarks/results/end_to_end.json, and a table
 
@@ -89,7 +89,7 @@ def remembering(read: Callable[..., Any]) -> Callable[..., Any]:
     return pixels
 
 
-def run(name: str, shared: Path, trials: int, until: float, cache: Path | None) -> None:
+def run(name: str, given: argparse.Namespace, until: float) -> None:
     out, left = ROOT / "runs/bench" / name, JOURNALS / name
     out.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
@@ -101,12 +101,12 @@ def run(name: str, shared: Path, trials: int, until: float, cache: Path | None) 
         if stage.startswith("crafting"):
             first.append(done)
             print(f"{time.strftime('%H:%M:%S')} {name}: {done} of {of} trials", flush=True)
-            if done < of and (done - first[0] >= trials or time.monotonic() > until):
+            if done < of and (done - first[0] >= given.trials or time.monotonic() > until):
                 raise Enough
 
-    data = laptop_data(shared) if name.startswith("laptop") else shared / "data/cifar10"
+    data = laptop_data(given.shared) if name.startswith("laptop") else given.shared / "data/cifar10"
     with suppress(Enough):
-        run_audit(Audit(data=data, out=out, cache=cache, **SERIES[name]), progress=enough)
+        run_audit(Audit(data=data, out=out, cache=given.cache, workers=given.workers, **SERIES[name]), progress=enough)
     left.mkdir(parents=True, exist_ok=True)
     for file in KEPT:
         shutil.copy(out / file, left / file)
@@ -232,6 +232,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="series; laptop-* is all of the laptop's")
     parser.add_argument("--trials", type=int, default=10**6)
     parser.add_argument("--minutes", type=float, default=10**6)
+    parser.add_argument("--workers", type=int, default=1, help="on 2 cores two are faster than one")
     parser.add_argument("--shared", type=Path, default=os.environ.get("POISONFROGS_SHARED", ROOT.parent / "shared"))
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--list", action="store_true")
@@ -242,7 +243,7 @@ def main() -> None:
     names = [name for pattern in given.names for name in fnmatch.filter(SERIES, pattern)]
     for name in dict.fromkeys(names):
         if time.monotonic() < until:
-            run(name, Path(given.shared), given.trials, until, given.cache)
+            run(name, given, until)
     if given.list:
         for name in SERIES:
             path = JOURNALS / name / "journal.jsonl"
