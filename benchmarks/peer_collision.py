@@ -118,6 +118,7 @@ def main() -> None:
     best = max(settings, key=lambda one: (one["as_it_left_it"]["n_success"], -one["as_it_left_it"]["median_distance"]))
     equal, _, _ = of_ours("peer-ours-equal", given, min(best["as_it_left_it"]["median_linf"], 1.0))
     kill = ours["seconds_per_kill"]
+    fastest = min(settings, key=lambda one: (one["never_kills"], one["seconds_per_kill"]))
     result = {
         "n": ours["n"],
         "peer": "adversarial-robustness-toolbox 1.20.1, FeatureCollisionAttack",
@@ -125,9 +126,10 @@ def main() -> None:
         "ours": ours,
         "ours_at_the_peers_linf": equal,
         "peer_settings": settings,
-        "peer_best": best["setting"],
-        "times_faster_per_kill": round(best["seconds_per_kill"] / kill, 1) if kill else None,
-        "at_least": best["never_kills"],
+        "peer_nearest": best["setting"],
+        "peer_fastest": fastest["setting"],
+        "times_faster_per_kill": round(fastest["seconds_per_kill"] / kill, 1) if kill else None,
+        "at_least": fastest["never_kills"],
     }
     write("peer_collision", result, given)
 

@@ -274,6 +274,8 @@ def test_a_run_of_another_plan_is_refused_and_left_as_it_is(
         capsys.readouterr()
         assert main(quick(cache, option)) == 2
         refused(capsys, "run holds a run of another plan", says, "choose another --out, or delete it")
+    assert main(quick(cache, "--threads", "2")) == 2
+    refused(capsys, "run holds a run of --threads 1", "give --threads 1 or none, or choose another --out")
     toy.picture((1, 2, 3), 1).save(here / "toy" / "train" / "red" / "00.png")
     assert main(quick(cache)) == 2
     refused(capsys, "run holds a run of another plan", "data.fingerprint")
@@ -287,6 +289,7 @@ def test_a_folder_that_another_run_holds_is_refused(
     with journal.one_writer(here / "run"):
         assert main(quick(cache)) == 2
     refused(capsys, "run is being written by another run", "choose another --out")
+    assert not on_disk(here / "run")
     assert main(quick(cache)) == 0
 
 

@@ -138,13 +138,14 @@ ARGUMENTS = {
 
 
 def test_every_option_is_read() -> None:
-    assert ARGUMENTS.keys() == {f.name for f in fields(AuditCommand) if f.default is not MISSING} - {"data"}
+    assert ARGUMENTS.keys() == {f.name for f in fields(AuditCommand) if f.default is not MISSING} - {"data", "written"}
     resolved = {context: parse(["audit", "D", "--context", context]) for context in DEFAULTS}
     for name, (text, value) in ARGUMENTS.items():
         like = resolved["scratch" if name == "context" else "transfer"]
         defaults = {other: getattr(like, other) for other in ARGUMENTS} | {"context": "transfer"}
         read = parse(["audit", "D", *text.split()])
         assert getattr(read, name) == value != defaults[name]
+        assert set(read.written) == {name, "data"} & {f.name for f in fields(Audit)}
         assert type(getattr(read, name)) is type(value)
         assert all(getattr(read, other) == default for other, default in defaults.items() if other != name)
 

@@ -301,6 +301,7 @@ def test_what_cannot_be_used_is_refused(
 ) -> None:
     assert main(quick(cache, *more)) == 2
     refused(capsys, *fragments)
+    assert not Path("run").exists()
 
 
 @ray
@@ -309,6 +310,7 @@ def test_no_cluster_at_the_address_is_said_at_once(here: Path, cache: Path, caps
         port = nobody.getsockname()[1]
     assert main(quick(cache, "--engine", f"ray:127.0.0.1:{port}")) == 2
     refused(capsys, f"no Ray cluster answers at '127.0.0.1:{port}'", "ray start --head")
+    assert not Path("run").exists()
 
 
 def test_without_ray_it_is_said_how_to_get_it(

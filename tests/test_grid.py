@@ -17,6 +17,7 @@ from pages import copied, read
 from poisonfrogs import wilson
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
+from poisonfrogs.cli.commands import AuditCommand, parse
 from poisonfrogs.data import bundled, load
 from poisonfrogs.grid import Grid, load_grid, run_grid, summarised
 from poisonfrogs.plan import Audit, validate
@@ -46,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, data: Path, cache: Path) -> t
     """A finished grid of sixteen cells."""
     folder = tmp_path_factory.mktemp("grid")
     (folder / "plan.toml").write_text(PLAN)
-    grid = load_grid(folder / "plan.toml", Audit(data=data, out=folder / "run", cache=cache, threads=1))
+    grid = load_grid(folder / "plan.toml", data=data, out=folder / "run", cache=cache, threads=1)
     return grid, run_grid(grid)
 
 
@@ -125,6 +126,11 @@ def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
         ('poisons = "many"\neps = "8/x"\nreplace = 1', ["poisons: 'many' is no value for it; expected a whole number",
                                                        "eps: '8/x' is no number", "replace: 1 is no value for it"]),
         ("poisons = [1, -1]\nwatermark = [0.2, 2]", ["--poisons -1 is out of range", "--watermark 2.0 is out of range"]),
+        ("poisons = [0, -1]\ntargets = 0", ["--poisons 0 is out of", "--poisons -1 is out of", "--targets 0 is out of"]),
+        ('head = ["paper", "nonsense", "certified:stable:abc"]', ["--head 'nonsense' is unknown", "out of range"]),
+        ('auditor = ["toy:factory", "toy:nothing"]', ["toy:nothing"]),
+        ('victim = "toy:nothing"', ["toy:nothing"]),
+        ('[attack]\npoisons = 1', ["unknown keys: 'attack';"]),
         ("poisons = []", ["poisons: an empty list"]),
         ("poisons = [1, 1]", ["poisons: a value stands there twice"]),
         ('view = "sideways"', ["view: 'sideways' is no value for it; expected 'model' or 'squash'"]),
@@ -155,6 +161,7 @@ def test_a_wrong_plan_is_refused_with_all_that_is_wrong_and_nothing_written(
     [
         (["--plan", "nowhere.toml"], ["nowhere.toml cannot be read"]),
         (["--plan", "plan.toml", "--poisons", "3"], ["--poisons stands beside --plan", "poisons = ..."]),
+        (["--plan", "plan.toml", "--seed=0"], ["--seed stands beside --plan"]),
         (["--plan", "plan.toml", "--out", "full"], ["full is not empty and holds no grid"]),
         (["--plan", "plan.toml", "--out", "plan.toml"], ["is a file"]),
         ([], ["DATA is missing"]),
@@ -170,6 +177,29 @@ def test_a_command_that_cannot_be_is_refused(
     (here / "full" / "mine.txt").touch()
     assert main(["audit", *arguments]) == 2
     refused(capsys, *fragments)
+
+
+def test_the_command_line_goes_before_the_file_and_be_it_with_what_is_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text('workers = 4\nengine = "ray"\nout = "elsewhere"\nthreads = 3\n')
+    given = ["audit", "DATA", "--plan", str(path), "--workers=1", "--engine", "processes", "--out", "runs/audit"]
+    command = parse(given)
+    assert isinstance(command, AuditCommand)
+    grid = load_grid(path, **{name: getattr(command, name) for name in command.written})
+    ((_, cell),) = grid.cells.values()
+    assert (cell.workers, cell.engine, cell.out.parent, cell.threads) == (1, "processes", Path("runs/audit"), 3)
+
+
+def test_a_broken_certificate_ends_a_grid_as_it_does_an_audit(
+    done: tuple[Grid, dict], data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, found = done
+    given = ["audit", str(data), "--plan", str(grid.out.parent / "plan.toml"), "--out", str(grid.out)]
+    monkeypatch.setattr("poisonfrogs.grid.run_grid", lambda *_, **__: found)
+    assert main(given) == 0
+    cells = [found["cells"][0] | {"checks": ["broken_certificate"]}, *found["cells"][1:]]
+    monkeypatch.setattr("poisonfrogs.grid.run_grid", lambda *_, **__: found | {"cells": cells})
+    assert main(given) == 3
 
 
 def test_the_command_prints_its_points_and_writes_every_page(
@@ -197,7 +227,7 @@ def test_the_command_prints_its_points_and_writes_every_page(
 )  # fmt: skip
 def test_the_plans_that_come_with_the_project_can_be_read(path: str, cells: int, victims: int | None) -> None:
     """And the options that they leave out are those of their context."""
-    grid = load_grid(ROOT / path, Audit(data=Path("DATA")))
+    grid = load_grid(ROOT / path, data=Path("DATA"))
     audits = [audit for _, audit in grid.cells.values()]
     for audit in audits:
         validate(audit)
@@ -225,7 +255,7 @@ def test_two_classes_are_cut_out_of_a_larger_set(tmp_path: Path) -> None:
 
 def test_an_axis_of_contexts_has_the_defaults_of_each(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text('context = ["transfer", "end-to-end"]\npoisons = 2')
-    grid = load_grid(tmp_path / "plan.toml", Audit(data=Path("DATA"), out=tmp_path / "run"))
+    grid = load_grid(tmp_path / "plan.toml", data=Path("DATA"), out=tmp_path / "run")
     by_hand = [Audit(data=Path("DATA"), context=context, poisons=2) for context in ("transfer", "end-to-end")]
     assert [replace(audit, out=by_hand[0].out) for _, audit in grid.cells.values()] == by_hand
 

@@ -70,14 +70,22 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     Raises InputError, with nothing written, for anything it cannot use.
     """
     plan.validate(audit)
+    cluster.probe(audit.engine)
     recorded = _recorded_plan(audit.out)
+    if recorded and audit.threads not in (None, recorded["threads"]):
+        had = recorded["threads"]
+        raise InputError(
+            f"{audit.out} holds a run of --threads {had}, with others its last bits may differ; "
+            f"give --threads {had} or none, or choose another --out"
+        )
     threads = audit.threads or (recorded or {}).get("threads") or max((os.cpu_count() or 1) // audit.workers, 1)
     with pipeline.threads(threads):
         prepared = prepare(audit, threads, progress)
         _agree(audit.out, recorded, prepared.plan)
-        for name in exhibits.FOLDERS:
-            (audit.out / name).mkdir(parents=True, exist_ok=True)
+        audit.out.mkdir(parents=True, exist_ok=True)
         with journal.one_writer(audit.out):
+            for name in exhibits.FOLDERS:
+                (audit.out / name).mkdir(exist_ok=True)
             recorded = _recorded_plan(audit.out)  # another run may have been first
             _agree(audit.out, recorded, prepared.plan)
             if recorded is None:
@@ -103,9 +111,9 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
         clean, dataset = end_to_end.prepared(audit, dataset, progress)
         net = clean.net
     else:
-        victim, certified = _victim(audit)
+        victim, certified = victim_of(audit)
         net = pipeline.network(audit)
-    asked = models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
+    asked = auditor_of(audit)
     dataset, outside, found = _featurise(audit, net, dataset, outside, progress)
     attacked = data.joined(dataset.test, outside)
     target_features = torch.cat([found["test"].matrix, found["outside"].matrix])
@@ -172,8 +180,8 @@ def _confidence(
     return np.asarray(surrogate.clean.predict(features)[0])
 
 
-def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[judge.Scene], Defence] | None]:
-    """The judge, and how the certified head beside it is fitted: it stands beside the paper's."""
+def victim_of(audit: Audit) -> tuple[judge.Judge, Callable[[judge.Scene], Defence] | None]:
+    """The judge, and how the certified head beside it is fitted: it stands beside the paper's. Raises InputError."""
     if audit.victim:
         return judge.VictimJudge(zoo.imported(audit.victim), audit.victim), None
     if audit.head.partition(":")[0] == "certified":
@@ -181,6 +189,11 @@ def _victim(audit: Audit) -> tuple[judge.Judge, Callable[[judge.Scene], Defence]
 
         return judge.HeadJudge(PaperHead()), fitted(audit.head)
     return judge.HeadJudge(recipe(audit.head)), None
+
+
+def auditor_of(audit: Audit) -> models.Net | None:
+    """The independent network. Raises InputError."""
+    return models.load(audit.auditor, view=audit.view, device=pipeline.device(audit)) if audit.auditor else None
 
 
 def _featurise(

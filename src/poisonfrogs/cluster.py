@@ -11,6 +11,7 @@ import platform
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +61,24 @@ class RayWorker:
         self._ray.kill(self._actor)
 
 
+def probe(engine: str) -> None:
+    """Raises InputError, before anything else is done, where the workers that `--engine` names cannot be had."""
+    kind, _, address = engine.partition(":")
+    if kind == "ray":
+        if find_spec("ray") is None:
+            raise InputError("--engine ray needs Ray: pip install 'poisonfrogs[ray]'")
+        if address:
+            _answers(address)
+
+
 class RayPool:
     """Workers on the cluster at an address, or on one of this machine alone.
 
-    Raises InputError where Ray is not installed, no cluster answers, or it has too few processors.
+    Raises InputError where no cluster answers, or it has too few processors.
     """
 
     def __init__(self, build: Build, workers: int, threads: int, address: str | None) -> None:
-        try:
-            ray: Any = importlib.import_module("ray")
-        except ImportError:
-            raise InputError("--engine ray needs Ray: pip install 'poisonfrogs[ray]'") from None
+        ray: Any = importlib.import_module("ray")
         _connect(ray, address, workers * threads)
         self._ray, self._threads = ray, threads
         # what Ray has to say of a lost worker it prints on stdout, which is for results: the run's checks say it
@@ -104,12 +112,23 @@ def _connect(ray: Any, address: str | None, processors: int) -> None:
     if address is None:
         ray.init(address="local", num_cpus=processors, include_dashboard=False, **quiet)
         return
+    _answers(address)
+    try:
+        ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _silent(address, error) from None
+
+
+def _answers(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), PATIENCE).close()
-        ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"no Ray cluster answers at {address!r} ({str(error).partition(chr(10))[0]}); "
-            "expected HOST:PORT, as `ray start --head --port=PORT` prints it"
-        ) from None
+    except (OSError, ValueError, OverflowError) as error:
+        raise _silent(address, error) from None
+
+
+def _silent(address: str, error: Exception) -> InputError:
+    return InputError(
+        f"no Ray cluster answers at {address!r} ({str(error).partition(chr(10))[0]}); "
+        "expected HOST:PORT, as `ray start --head --port=PORT` prints it"
+    )

@@ -8,14 +8,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from poisonfrogs import journal, pipeline, plan, plan_file, targets
-from poisonfrogs.audit import run_audit
+from poisonfrogs import cluster, journal, pipeline, plan, plan_file, targets
+from poisonfrogs.audit import auditor_of, run_audit, victim_of
 from poisonfrogs.costs import Costs, costs
 from poisonfrogs.data import DataSet
 from poisonfrogs.plan import WHERE, Audit
@@ -30,7 +30,7 @@ POOLED = "seed"  # repeats, not a variable: a point holds the trials of all seed
 KEPT = (
     "n_trials", "n_eligible", "n_success", "success_rate", "ci95", "watermark_only_rate", "watermark_only_ci95",
     "control_rate", "control_ci95", "n_failed_trials", "median_confidence", "clean_accuracy", "mean_accuracy_drop",
-    "worst_accuracy_drop", "median_passes",
+    "worst_accuracy_drop", "median_passes", "median_linf", "as_jpeg_rate", "as_jpeg_ci95",
 )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
         found, classes = known[name].summary, known[name].classes
         versions, hardware = found["versions"], found["hardware"]
         fired = [check["name"] for check in found["checks"]]
-        figures = {key: found[key] for key in (*KEPT, "clean_network")}
+        figures = {key: found[key] for key in (*KEPT, "certified_success_rate", "clean_network")}
         cells.append({"folder": name, "finished": True, **values, **figures, "checks": fired})
         point = {axis: value for axis, value in values.items() if axis != POOLED}
         points[str(point)] = point
@@ -201,20 +201,27 @@ def _possible(grid: Grid) -> tuple[DataSet, dict[str, int]]:
     dataset = pipeline.loaded(next(audit for _, audit in grid.cells.values()))
     for name, (_, audit) in grid.cells.items():
         wanted[name] = _complaint(complaints, _drawn, audit, dataset) or 0
+    audits = [audit for _, audit in grid.cells.values()]
+    for audit in {audit.engine: audit for audit in audits}.values():
+        _complaint(complaints, cluster.probe, audit.engine)
+    for audit in {(audit.head, audit.victim): audit for audit in audits if not audit.retrained}.values():
+        _complaint(complaints, victim_of, audit)
+    for audit in {(audit.auditor, audit.view): audit for audit in audits}.values():
+        _complaint(complaints, auditor_of, audit)
     _refuse(complaints)
     return dataset, wanted
 
 
 def _refuse(complaints: Mapping[str, None]) -> None:
     if complaints:
-        raise InputError("the plan cannot be run: " + "; ".join(complaints))
+        raise InputError(f"the plan cannot be run: {next(iter(complaints))}", *list(complaints)[1:])
 
 
 def _complaint(complaints: dict[str, None], check: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return check(*arguments)
     except InputError as error:
-        complaints[str(error)] = None
+        complaints.update(dict.fromkeys(error.args))
         return None
 
 
@@ -289,20 +296,14 @@ def _name(point: Mapping[str, Any], audit: Audit) -> str:
     return f"{re.sub(r'[^A-Za-z0-9.]+', '-', said).strip('-')[:80]}-{digest}".lstrip("-.")
 
 
-def load_grid(path: Path, given: Audit) -> Grid:
+def load_grid(path: Path, **where: Any) -> Grid:
     """A plan file: TOML whose keys are the options of an audit; a list is an axis, `class_pair` the pair of classes.
 
-    `given` says where (DATA, --out, --workers, ...) and goes before the file there. Raises InputError with
-    every unknown key and impossible value.
+    `where`: those of plan.WHERE (data, out, cache, threads, workers, engine, ...) that go before what the file says.
+    Raises InputError with every unknown key and impossible value.
     """
-    return _grid(path, plan_file.read(path), given)
-
-
-def _grid(path: Path, axes: dict[str, list[Any]], given: Audit) -> Grid:
-    default = Audit(data=given.data)
-    said = {field.name: getattr(given, field.name) for field in fields(Audit)}
-    said = {key: value for key, value in said.items() if value != getattr(default, key)}
-    beside = [key for key in said if key not in WHERE]
+    axes = plan_file.read(path)
+    beside = [key for key in where if key not in WHERE]
     if beside:
         flag = beside[0].replace("_", "-")
         raise InputError(f"--{flag} stands beside --plan; write it into {path} as {beside[0]} = ...")
@@ -310,9 +311,7 @@ def _grid(path: Path, axes: dict[str, list[Any]], given: Audit) -> Grid:
     if several:
         raise InputError(f"{path}: {several[0]} says where, not what, and cannot be a list")
     fixed = options_of({key: values[0] for key, values in axes.items() if len(values) == 1})
-    if given.data:
-        said["data"] = given.data
-    elif "data" not in fixed:
+    if "data" not in {**fixed, **where}:
         raise InputError(f'DATA is missing: give it on the command line, or as data = "..." in {path}')
     varied = {key: values for key, values in axes.items() if len(values) > 1}
-    return Grid({**fixed, **said}, varied)
+    return Grid({**fixed, **where}, varied)

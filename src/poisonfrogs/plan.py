@@ -274,9 +274,10 @@ def _validate_pipeline(pipeline: Pipeline) -> None:
 
 
 def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
-    for flag, value, fine, expected in limits:
-        if not fine:
-            raise InputError(f"{flag} {value} is out of range; expected {expected}")
+    said = "{} {} is out of range; expected {}"
+    wrong = [said.format(flag, value, expected) for flag, value, fine, expected in limits if not fine]
+    if wrong:
+        raise InputError(*wrong)
 
 
 def identity(audit: Pipeline) -> dict[str, Any]:

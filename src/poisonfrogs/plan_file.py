@@ -52,7 +52,7 @@ def _no_unknown(path: Path, held: Mapping[str, Any]) -> None:
     unknown = []
     for key in held:
         if key not in known:
-            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.7)
             unknown.append(f"{key!r} (nearest: {near[0]})" if near else f"{key!r}")
     if unknown:
         raise InputError(f"{path} has unknown keys: {', '.join(unknown)}; known are {', '.join(known)}")

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class InputError(Exception):
-    """What the caller gave cannot be used. One line: what was got, what was expected, what to do."""
+    """What the caller gave cannot be used: an argument a fault, each what was got, what was expected, what to do."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 @dataclass(frozen=True, kw_only=True)

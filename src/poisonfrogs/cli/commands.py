@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -41,6 +41,7 @@ class AuditCommand(Audit):
     """Exit 1 when the lower end of the success rate's 95 % interval reaches this."""
     format: Literal["table", "json"] = "table"
     """What to print on stdout."""
+    written: tyro.conf.Suppress[tuple[str, ...]] = ()  # the options of an audit that stand on the command line
 
     def run(self) -> int:
         """Do it and return the exit code."""
@@ -49,7 +50,8 @@ class AuditCommand(Audit):
         if self.fail_on is not None and not 0 <= self.fail_on <= 1:
             raise InputError(f"--fail-on {self.fail_on} is out of range; expected a rate from 0 to 1, such as 0.05")
         if self.plan:
-            return show.grid(self.plan, _options(self), self.fail_on, self.format)
+            where = {name: getattr(self, name) for name in self.written}
+            return show.grid(self.plan, where, self.fail_on, self.format)
         if self.data is None:
             raise InputError("DATA is missing: poisonfrogs audit DATA, the pictures; see poisonfrogs audit --help")
         return show.audit(_options(self), self.fail_on, self.format)
@@ -160,14 +162,24 @@ def parse(argv: Sequence[str]) -> Command:
         if end.code == 2:
             raise InputError(values.condensed(complaint.getvalue(), argv, _names(argv))) from None
         raise
+    if isinstance(command, AuditCommand):
+        return replace(command, written=_written(command, argv))
     return cast(Command, command)
+
+
+def _written(command: AuditCommand, argv: Sequence[str]) -> tuple[str, ...]:
+    """What the command line says, be it what is the default anyway: it goes before a plan file."""
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    named = (field.name for field in fields(Audit) if f"--{field.name.replace('_', '-')}" in flags)
+    return (*named, "data") if command.data else tuple(named)
 
 
 def _names(argv: Sequence[str]) -> list[str]:
     """What might have been meant: the command's flags, or the commands."""
     if not argv or argv[0] not in COMMANDS:
         return list(COMMANDS)
-    return [f"--{field.name.replace('_', '-')}" for field in fields(COMMANDS[argv[0]])]
+    names = [field.name for field in fields(COMMANDS[argv[0]]) if field.name != "written"]
+    return [f"--{name.replace('_', '-')}" for name in names]
 
 
 def _options(command: AuditCommand) -> Audit:

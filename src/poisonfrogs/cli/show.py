@@ -34,19 +34,21 @@ def audit(options: Audit, fail_on: float | None, form: str) -> int:
     return int(fail_on is not None and summary["ci95"][0] >= fail_on)
 
 
-def grid(plan: Path, given: Audit, fail_on: float | None, form: str) -> int:
-    """Run the audits of a plan file, print their points, and return the exit code."""
+def grid(plan: Path, where: dict[str, Any], fail_on: float | None, form: str) -> int:
+    """Run the audits of a plan file, print their points, and return the exit code. `where`: see grid.load_grid."""
     with progress() as tell:
         tell("starting", 0, 1)
         from poisonfrogs.grid import load_grid, run_grid
         from poisonfrogs.report.page import write
 
-        wanted = load_grid(plan, given)
+        wanted = load_grid(plan, **where)
         found = run_grid(wanted, progress=tell, after=lambda cell: write(cell))
         write(wanted.out)
     printed(form, found, points(wanted.out, found))
     if any(point["success_rate"] is None or point["n_failed_trials"] == point["n"] for point in found["points"]):
         return 3  # of a point nothing was examined
+    if any("broken_certificate" in cell.get("checks", ()) for cell in found["cells"]):
+        return 3
     return int(fail_on is not None and any(point["ci95"][0] >= fail_on for point in found["points"]))
 
 
