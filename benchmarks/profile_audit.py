@@ -105,7 +105,7 @@ def main() -> None:
     stages = {f"crafting: {name}": seconds for name, seconds in inside.items()} | {"crafting: the rest": rest, **SPENT}
     stages["everything else"] = whole - sum(stages.values())
     share = {name: round(seconds / whole, 4) for name, seconds in stages.items()}
-    passes = inside["network, forward"] + inside["network, backward"]
+    passes = sum(inside[name] for name in INSIDE[:3])  # whatever its precision, it is the network that computes
     result = {
         "n": 8 if given.short else 32,
         "seconds": {name: round(seconds, 2) for name, seconds in stages.items()},
