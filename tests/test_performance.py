@@ -212,6 +212,19 @@ def test_many_watermarked_poisons_do_what_one_does_not() -> None:
         assert rates == sorted(rates)
 
 
+def test_the_fit_of_the_clean_network_and_every_part_of_the_attack_count() -> None:
+    points = {point["series"]: point for point in result("end_to_end")["points"]}
+    whole = points["laptop-50-30"]
+    for series in ("laptop-50-30-clean-2", "laptop-50-30-clean-8", "laptop-50-0", "laptop-50-30-one-base"):
+        assert points[series]["n_trials"] == 20
+        assert points[series]["success_rate"] < whole["ci95"][0]
+    counts = [points[series]["n_success"] for series in ("laptop-50-30", "laptop-50-0", "laptop-50-30-one-base")]
+    assert (counts[2], whole["watermark_only_rate"]) == (0, 0)
+    said = f"On two classes alone {counts[0]} of {whole['n']}; {counts[1]} without the watermark, none from one base"
+    assert said in (ROOT / "README.md").read_text()
+    assert f"all of it: {fell(whole)}" in (ROOT / "docs/end-to-end.md").read_text()
+
+
 def test_the_victims_a_minute_are_the_document_s() -> None:
     found, text = result("training_speed_gpu"), (ROOT / "docs/end-to-end.md").read_text()
     side = found["victims_a_minute"]
