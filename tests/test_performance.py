@@ -245,6 +245,15 @@ def test_a_kill_is_many_times_as_dear_to_the_peer() -> None:
         assert setting["clipped_to_8_255"]["median_linf"] <= 8 / 255 + 1e-4
 
 
+def test_crafting_is_the_network_s_own_passes() -> None:
+    found, text = result("profile"), (ROOT / "docs/performance.md").read_text()
+    assert found["network_share_of_crafting"] >= 0.85
+    seconds = {name: spent for name, spent in found["seconds"].items() if name.startswith("crafting: ")}
+    inside = sum(seconds[f"crafting: {name}"] for name in ("network, forward", "network, backward", "checks in fp32"))
+    assert found["network_share_of_crafting"] == pytest.approx(inside / sum(seconds.values()), abs=0.001)
+    assert f"{100 * found['network_share_of_crafting']:.0f} % of crafting are the network's own" in text
+
+
 def test_nothing_grows_quadratically_and_a_second_worker_is_worth_it() -> None:
     found, text = result("scaling"), (ROOT / "docs/performance.md").read_text()
     judging = [found[axis]["exponent_of_judging"] for axis in ("targets", "classes", "training pictures")]
