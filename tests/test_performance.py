@@ -203,7 +203,9 @@ def test_many_watermarked_poisons_do_what_one_does_not() -> None:
     assert f"{fell(many).replace(' (', ' fell (').removesuffix(')')}; the paper: about 60 %)" in readme
     assert f"{many['watermark_only_rate']:.0%}"[:-1] + " % with the blended dogs alone" in readme
     assert f"{round(30 * many['control_rate'])} of 30 wrong without any; with ONE" in readme
-    assert f"poison {one['n_success']} of {one['n']} (" in readme
+    few, most = points["paper-10-30"], points["paper-70-30"]
+    said = "poison {} of {}, with ten {} of {}, with 70 {} of {} ("
+    assert said.format(*(point[key] for point in (one, few, most) for key in ("n_success", "n"))) in readme
     assert many["clean_network"]["training_loss"] < 0.01
     for protocol in ("paper", "laptop"):
         curve = [one for one in points.values() if (one["protocol"], one["watermark"]) == (protocol, 0.3)]
