@@ -15,7 +15,10 @@ from poisonfrogs import Audit, audit, exhibits, summary, targets, trial
 from poisonfrogs.attacks.collision import Collision
 
 ROWS: dict[str, dict[str, Any]] = {
-    "as it is: cycles of 30 passes, asked every 10": {},
+    "as it is: cycles of 30 passes, the later ones at a quarter, asked every 10": {},
+    "later cycles at the first step": {"restart": 1.0},
+    "later cycles at half": {"restart": 0.5},
+    "later cycles at a tenth": {"restart": 0.1},
     "one cycle of 60 passes": {"passes": 60, "cycle": 60},
     "one cycle of 40 passes": {"passes": 40, "cycle": 40},
     "one cycle of 30 passes": {"passes": 30},

@@ -123,13 +123,24 @@ def test_the_bounded_form_reaches_the_box_constrained_optimum(seed):
     low, high = np.maximum(b - eps, 0), np.minimum(b + eps, 1)
     reference = lsq_linear(a, t, bounds=(low - 1e-12, high + 1e-12), tol=1e-14)
     assert (reference.active_mask != 0).sum() > 5
-    rule = SignedMomentum(step=0.02, momentum=0.75, cycle=10)
+    rule = SignedMomentum(step=0.02, momentum=0.75, cycle=10, restart=1.0)
     found = lone_descent(net, base, torch.from_numpy(t), Ball(eps), rule, 1000).flatten().numpy()
     assert (found >= low - 1e-12).all()
     assert (found <= high + 1e-12).all()
     at_base = np.square(a @ b - t).sum()
     gap = np.square(a @ found - t).sum() - 2 * reference.cost
     assert -1e-9 <= gap <= 1e-3 * (at_base - 2 * reference.cost)
+
+
+def test_the_step_falls_to_nothing_and_starts_again_at_a_part_of_the_first():
+    rule, x, state = SignedMomentum(step=0.5, momentum=0.0, cycle=3, restart=0.25), torch.zeros(1, 3, 1, 1), None
+    moved = []
+    for number in range(9):
+        after, state = rule(state, x, torch.zeros(1), torch.ones_like(x), number, lambda x, step: x)
+        moved.append(float((x - after)[0, 0, 0, 0]))
+        x = after
+    first, other = [0.5, 0.375, 0.125], [0.125, 0.09375, 0.03125]  # (1 + cos(0, 60, 120 degrees)) / 2 is 1, 3/4, 1/4
+    assert moved == pytest.approx(first + other + other, abs=1e-6)
 
 
 @pytest.mark.parametrize("overshoot", [0.0, 2.0])

@@ -75,13 +75,14 @@ class Rule(Protocol):
 class SignedMomentum:
     """x ← prox(x − α·sign v),  v ← μ·v + g / mean|g| (Dong et al. 2018).
 
-    α falls by a cosine to 0 over a cycle of passes, and starts again (Loshchilov and Hutter 2017): most pictures are
-    finished in the first cycle, and the others have found a better place to start from.
+    α falls by a cosine to 0 over a cycle of passes, and starts again (Loshchilov and Hutter 2017), smaller: most
+    pictures are finished in the first cycle, and the others are near, where the first step would lose them.
     """
 
-    step: float  # α at the start of a cycle, in [0, 1] units of a pixel
+    step: float  # α at the start of the first cycle, in [0, 1] units of a pixel
     momentum: float  # μ
     cycle: int  # passes
+    restart: float  # α at the start of every other cycle, over that of the first
 
     def __call__(
         self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox
@@ -89,7 +90,8 @@ class SignedMomentum:
         """See Rule; the state is v."""
         normalised = gradient / spread(gradient.abs().flatten(1).mean(1).clamp(min=1e-30))
         velocity = normalised if state is None else self.momentum * state[0] + normalised
-        step = self.step * (1 + math.cos(math.pi * (number % self.cycle) / self.cycle)) / 2
+        highest = self.step if number < self.cycle else self.restart * self.step
+        step = highest * (1 + math.cos(math.pi * (number % self.cycle) / self.cycle)) / 2
         return prox(x - step * velocity.sign(), x.new_full((len(x),), step)), (velocity,)
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:

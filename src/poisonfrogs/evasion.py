@@ -99,5 +99,5 @@ class Evasion:
 
     def _rule(self) -> Rule:
         if self.norm == "linf":
-            return SignedMomentum(step=self.eps / 4, momentum=0.75, cycle=self.passes)
+            return SignedMomentum(step=self.eps / 4, momentum=0.75, cycle=self.passes, restart=1.0)
         return Normalised(step=2.5 * self.eps / self.passes)
