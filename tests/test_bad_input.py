@@ -65,6 +65,9 @@ LAYOUTS = "expected a folder with train/CLASS/*.jpg"
 CASES = {
     # the data
     "a missing path": Case("", ("toy does not exist", LAYOUTS), lambda here: shutil.rmtree(here / "toy")),
+    "a run among the data": Case("--out toy/train/red/run", ("would lie inside toy, which is only read",)),
+    "a cache among the data": Case("--cache toy/cache", ("would lie inside toy, which is only read",)),
+    "an endless beta": Case("--eps none --beta inf", ("--beta inf is out of range; expected a number from 0",)),
     "a file of no known kind": Case(
         "",
         ("toy is a file of no known kind", LAYOUTS),

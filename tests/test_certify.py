@@ -25,6 +25,7 @@ from poisonfrogs import (
     load_model,
     run_certify,
 )
+from poisonfrogs.answering import ask
 from poisonfrogs.certified.saved import save_head
 from poisonfrogs.certify import candidates
 from poisonfrogs.cli import main
@@ -159,7 +160,9 @@ def test_fail_under(certify: Certify) -> None:
         ("--against 50%", "too much for 24 training pictures without --trusted"),
         ("--trusted nowhere", "nowhere does not exist"),
         ("--fail-under 2", "--fail-under 2.0 is out of range"),
-        ("--head gone.safetensors", "no head file gone.safetensors"),
+        ("--head gone.safetensors", "to which --model says nothing; it takes --weights, --device, --threads"),
+        ("--save nowhere/head.safetensors", "--save nowhere/head.safetensors is no place for a file"),
+        ("--save .", "--save . is no place for a file"),
         ("another.png", "pictures to ask about need --head"),
         ("--threads 0", "--threads 0 is out of range"),
         ("--againts 3", "near names: --against"),
@@ -262,6 +265,36 @@ def test_pictures_are_answered_from_the_command_line(
     ]
     assert main(["certify", pictures[0], "--head", str(head)]) == 0
     assert f"{rows[0]['predicted']}  radius {rows[0]['radius']}  {pictures[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--head gone.safetensors", "no head file gone.safetensors"),
+        ("--head gone.safetensors --threads 0", "--threads 0 is out of range"),
+        ("--head gone.safetensors --require-signed key.pub", "to which --require-signed says nothing"),
+        ("--head gone.safetensors --fail-under 0.9", "to which --fail-under says nothing"),
+        ("--head gone.safetensors --against 5", "to which --against says nothing"),
+    ],
+)
+def test_what_a_saved_head_does_not_hear_is_refused(more: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["certify", "a.png", *more.split()]) == 2
+    refused(capsys, says)
+
+
+@pytest.mark.parametrize("flag", ["--out", "--save"])
+def test_nothing_is_written_among_the_data(flag: str, certify: Certify, capsys: pytest.CaptureFixture[str]) -> None:
+    before = on_disk(certify.data)
+    assert main([*given(certify), flag, f"{certify.data}/train/red/mine"]) == 2
+    refused(capsys, "would lie inside", "which is only read")
+    assert on_disk(certify.data) == before
+
+
+def test_a_head_that_does_not_name_its_extractor_is_refused(certify: Certify, tmp_path: Path) -> None:
+    fitted = NeighbourVotes(k=1).fit(np.eye(4), [0, 1, 0, 1])
+    save_head(tmp_path / "head.safetensors", fitted, {})
+    with pytest.raises(InputError, match="does not say which extractor"):
+        ask(tmp_path / "head.safetensors", [certify.data / "val/red/00.png"], certify)
 
 
 def test_a_head_is_not_asked_through_another_extractor(

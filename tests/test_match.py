@@ -213,6 +213,8 @@ def test_nothing_readable_is_not_clean(tmp_path: Path, poisoned: Path, capsys: p
         ("match new", "--against"),
         ("match new --against known --out known", "known is there already"),
         ("match new --against known --out same.txt", "same.txt is there already"),
+        ("match new --against known --out new/run", "would lie inside new, which is only read"),
+        ("match new --against known --out known/a/run", "would lie inside known, which is only read"),
         ("match same.txt --against known", "is a file of no known kind"),
     ],
 )
@@ -226,6 +228,37 @@ def test_what_cannot_be_used_is_told_in_one_line(
     assert main(arguments.split()) == 2
     refused(capsys, said)
     assert on_disk(poisoned) == before
+
+
+def test_what_cannot_be_read_is_counted_once_and_named_on_its_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("new", "known"):
+        plant(tmp_path / side, {"a.png": side.encode(), "b.png": b""})
+        Image.new("RGB", (40, 30), (200, 20, 20)).save(tmp_path / side / "c.png")
+    new, known = str(tmp_path / "new"), str(tmp_path / "known")
+    assert main(["match", new, "--against", new, "--format", "json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert (sorted(alone["unreadable"]), alone["unreadable_known"]) == (["a.png", "b.png"], {})
+    assert alone["n_unreadable"] == 2
+    assert main(["match", new, "--against", known, "--format", "json"]) == 0
+    two = json.loads(capsys.readouterr().out)
+    assert sorted(two["unreadable"]) == sorted(two["unreadable_known"]) == ["a.png", "b.png"]
+    assert two["n_unreadable"] == 4
+    assert main(["match", new, "--against", known]) == 0
+    said = capsys.readouterr().out
+    assert "could not be read  b.png: " in said
+    assert "could not be read  b.png, a known one: " in said
+
+
+@pytest.mark.parametrize("stray", [".cache/t.parquet", "t.parquet/c.png"])
+def test_a_stray_name_makes_no_table_of_a_folder(
+    stray: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(tmp_path / "new", {stray: b"no picture"})
+    Image.new("RGB", (40, 30), (200, 20, 20)).save(tmp_path / "new/a.png")
+    assert main(["match", str(tmp_path / "new"), "--against", str(tmp_path / "new"), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_readable"] >= 1
 
 
 def test_no_pictures_are_an_error_and_not_clean(known: Images) -> None:

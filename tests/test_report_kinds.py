@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from poisonfrogs.cli import main
 from poisonfrogs.plan import Certify
 from poisonfrogs.report import page
 from poisonfrogs.types import InputError
-from runs import refused
+from runs import on_disk, refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,3 +110,37 @@ def test_a_file_without_what_it_should_hold_is_refused(
     with pytest.raises(InputError, match=f"{file} lacks"):
         page.write(run)
     shutil.rmtree(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "names", "lost"),
+    [
+        ("certified", "summary.json", ["recommended"], "parameters"),
+        ("certified", "summary.json", ["frontier", 1], "certified_ci95"),
+        ("matched", "findings.json", ["findings", 0], "kind"),
+    ],
+)
+def test_what_is_listed_without_what_it_should_hold_is_refused(
+    kind: str, file: str, names: list[Any], lost: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    run = copied(request.getfixturevalue(kind), tmp_path / "run")
+    held = json.loads((run / file).read_bytes())
+    inner = held
+    for name in names:
+        inner = inner[name]
+    del inner[lost]
+    (run / file).write_text(json.dumps(held))
+    with pytest.raises(InputError, match=f"{file} lacks {lost}"):
+        page.write(run)
+
+
+@pytest.mark.parametrize("place", ["plan.json", "findings.json", "."])
+def test_a_page_takes_the_place_of_a_page_only(
+    place: str, matched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(matched, tmp_path / "run")
+    before = on_disk(run)
+    assert main(["report", str(run), "--out", str(run / place)]) == 2
+    refused(capsys, "is there already, and is no page")
+    assert on_disk(run) == before
+    assert main(["report", str(run)]) == main(["report", str(run)]) == 0

@@ -166,6 +166,18 @@ def test_nothing_is_drawn_of_rows_that_hold_none(run: Path, tmp_path: Path) -> N
     assert "How far the network turns" not in read(mine).words
 
 
+@pytest.mark.parametrize(("watermark", "asked"), [(0.3, "three"), (0.0, "two")])
+def test_what_the_victims_were_trained_with_is_what_is_said(
+    watermark: float, asked: str, run: Path, tmp_path: Path
+) -> None:
+    def retrained(held: dict[str, Any]) -> None:
+        held["audit"] |= {"context": "end-to-end", "watermark": watermark, "epochs": 1, "learning_rate": 1e-4}
+
+    html = page.write(edited(run, tmp_path / "run", lambda rows: rows, retrained)).path.read_text()
+    assert f"was asked about by {asked} victims" in html
+    assert ("The watermark alone" in html) == bool(watermark)
+
+
 def test_weights_that_did_not_move_are_drawn(run: Path, tmp_path: Path) -> None:
     still = {"boundary_rotation": [0.0], "layer_rotation": {"poisoned": {"body.weight": [0.0]}}}
     shown = read(with_rows(run, tmp_path / "run", lambda trial: still))

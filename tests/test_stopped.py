@@ -53,7 +53,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
         patched.setattr(module, writing, cramped(getattr(module, writing)))
         capsys.readouterr()
         assert main(quick(cache)) == 2
-    refused(capsys, "File too large", "the same command goes on where it was")
+    refused(capsys, "File too large", "give the same command again")
     assert not list((here / "run").rglob("*.partial"))
     assert not (here / "run" / "summary.json").exists()
     assert ("plan.json" in on_disk(here / "run")) == (stage != "plan.json")

@@ -357,6 +357,12 @@ def test_a_hostile_manifest_reads_nothing_outside_even_when_it_is_signed(
         ("sign data --key key --sources none.csv", "none.csv cannot be read"),
         ("sign / --key key", "nothing beside it"),
         ("sign / --key key --out m.jsonl", "would lie inside"),
+        ("sign data --key key --out key", "key would be written over key"),
+        ("sign data --key key --sources some.csv --out some.csv", "some.csv would be written over some.csv"),
+        ("sign data --key key --sources some.csv --out ./some", "some.sig would be written over some.csv"),
+        ("sign data --key key --out folder", "folder is a folder"),
+        ("sign data --key key --out folder.jsonl", "folder.sig is a folder"),
+        ("keygen .", ". is a folder; give the name of a file"),
         ("verify data --key key", "holds a private key; give its public half"),
         ("verify data --key key.pub --manifest none.jsonl", "none.sig is not there"),
         ("verify data --key key.pub --against none.jsonl", "none.sig is not there"),
@@ -369,6 +375,10 @@ def test_what_cannot_be_used_is_told_in_one_line(
     arguments: str, said: str, one: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(one.data.parent)
+    Path("some.csv").write_text("path,source\n")
+    Path("some.sig").hardlink_to("some.csv")
+    Path("folder").mkdir()
+    Path("folder.sig").mkdir()
     before = on_disk(one.data.parent)
     assert main(arguments.split()) == 2
     refused(capsys, said)

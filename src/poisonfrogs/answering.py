@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from poisonfrogs import pipeline
 from poisonfrogs.certified.saved import load_head
 from poisonfrogs.images import files
 from poisonfrogs.pictures import Unreadable
-from poisonfrogs.plan import Pipeline
+from poisonfrogs.plan import Pipeline, validate_pipeline
 from poisonfrogs.stats import rounded
 from poisonfrogs.types import InputError
 
@@ -30,8 +31,11 @@ def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]
 
     Raises InputError for a file that is no head, for another extractor than the head's, and for unreadable pictures.
     """
+    validate_pipeline(options)
     loaded = load_head(head)
-    model = loaded.card["model"]
+    model = loaded.card.get("model")
+    if not isinstance(model, dict) or {"name", "weights", "view", "size"} - model.keys():
+        raise InputError(f"{head} does not say which extractor it was fitted on; expected what certify --save wrote")
     net = pipeline.network(replace(options, model=model["name"], view=model["view"], size=model["size"]))
     if net.weights != model["weights"]:
         raise InputError(
@@ -44,7 +48,8 @@ def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]
             images[i]
         except Unreadable as why:
             raise InputError(f"{path} cannot be read ({why}); expected a picture") from None
-    said = loaded(net.features(images))
+    with pipeline.threads(options.threads or os.cpu_count() or 1):
+        said = loaded(net.features(images))
     return [
         {
             "picture": path,

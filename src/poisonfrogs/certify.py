@@ -78,7 +78,7 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
     Raises InputError, with nothing written, for anything it cannot use.
     """
     plan.validate_certify(certify)
-    _check_folder(certify)
+    _check_places(certify)
     with pipeline.threads(certify.threads or os.cpu_count() or 1):
         net, dataset, parts = _parts(certify, progress)
         n_train = len(parts["train"].features)
@@ -97,10 +97,10 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
         run = _Run(certify, net, dataset, parts, against, measured, usual)
         best, said, how = _chosen(run)
         summary = _summary(run, measured[best].classifier, said, how)
+        _write(run, summary, measured[best].test)
         if certify.save:
             named = {key: summary[key] for key in ("n_train", "classes", "recommended", "assumptions", "versions")}
             save_head(certify.save, measured[best].classifier, {**named, "model": _model(certify, net)})
-        _write(run, summary, measured[best].test)
     return summary
 
 
@@ -119,8 +119,10 @@ def candidates(against: int, n_train: int, classes: int) -> list[CertifiedClassi
     ]
 
 
-def _check_folder(certify: Certify) -> None:
-    out = certify.out
+def _check_places(certify: Certify) -> None:
+    out, save = certify.out, certify.save
+    if save and (save.is_dir() or not save.parent.is_dir()):
+        raise InputError(f"--save {save} is no place for a file; expected a name such as head.safetensors, in a folder")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
     held = {child.name for child in out.iterdir()} if out.exists() else set()
@@ -276,9 +278,7 @@ def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
         for name, label, code, radius in answers
     ]
     with journal.one_writer(out):
-        journal.write_json(
-            out / "plan.json", written | {"model": _model(run.certify, run.net), "versions": summary["versions"]}
-        )
+        journal.write_json(out / "plan.json", written)
         journal.write_json(out / "curves.json", [_curve(one, test.labels) for one in run.measured])
         journal.write_bytes(out / "answers.jsonl", b"".join(map(journal.encode, rows)))
         journal.write_json(out / "summary.json", summary)

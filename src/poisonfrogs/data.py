@@ -63,7 +63,7 @@ def pictures(path: str | Path) -> tuple[Images, dict[str, str]]:
     A folder of pictures needs no classes. Raises InputError for a missing path, an unknown layout, and no pictures.
     """
     root = Path(path)
-    if str(path) != BUNDLED and root.is_dir() and not next(root.rglob("*.parquet"), None):
+    if str(path) != BUNDLED and root.is_dir() and not _shards(root):
         images, skipped = folders.read_any(root)
         if not len(images):
             raise InputError(f"{root} holds no pictures; expected files named like pictures (.jpg, .png, ...)")
@@ -88,12 +88,17 @@ def load(path: str | Path) -> DataSet:
         return _checked(DataSet(root, *tables.read_parquet(root.parent, [root])))
     if not root.is_dir():
         raise InputError(f"{root} is a file of no known kind; {LAYOUTS}")
-    shards = sorted(
+    shards = _shards(root)
+    return _checked(DataSet(root, *(tables.read_parquet(root, shards) if shards else folders.read(root))))
+
+
+def _shards(root: Path) -> list[Path]:
+    """Parquet files below a folder; hidden ones are no data."""
+    return sorted(
         file
         for file in root.rglob("*.parquet")
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
     )
-    return _checked(DataSet(root, *(tables.read_parquet(root, shards) if shards else folders.read(root))))
 
 
 def _checked(data: DataSet) -> DataSet:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from poisonfrogs import compare, data, journal
+from poisonfrogs import compare, data, journal, tree
 from poisonfrogs.images import Images, joined
 from poisonfrogs.match import SUSPICIOUS, Finding, Matches, match
 from poisonfrogs.progress import Progress
@@ -35,12 +35,12 @@ def run(
 
     Returns what findings.json holds. Raises InputError for data that cannot be used and for a folder in use.
     """
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"--out {out} is there already; choose a name that is not yet taken")
+    if out is not None:
+        _check_place(out, path, known_path)
     started = time.perf_counter()
     looked_at, skipped = data.pictures(path)
     same = _same(path, known_path)
-    known, unknown = (looked_at, skipped) if same else data.pictures(known_path)
+    known, unknown = (looked_at, {}) if same else data.pictures(known_path)
     found = match(looked_at, known, same=same, progress=progress)
     plan = {
         "schema_version": SCHEMA_VERSION,
@@ -54,7 +54,7 @@ def run(
     rows = [_row(finding, looked_at, numbered) for finding in found.findings]
     if out is not None:
         _draw(out, found, rows, looked_at, numbered)
-    summary = _summary(found, rows, len(skipped) + len(unknown)) | {"seconds": round(time.perf_counter() - started, 1)}
+    summary = _summary(found, rows, skipped, unknown) | {"seconds": round(time.perf_counter() - started, 1)}
     if out is not None:
         journal.write_json(out / "findings.json", summary)
         journal.write_json(out / "plan.json", plan)  # last: a run that has one is whole
@@ -65,16 +65,28 @@ def _same(path: str, known_path: str) -> bool:
     return path == known_path or (Path(path).exists() and Path(path).resolve() == Path(known_path).resolve())
 
 
-def _summary(found: Matches, rows: list[dict[str, Any]], skipped: int) -> dict[str, Any]:
+def _check_place(out: Path, *read: str) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"--out {out} is there already; choose a name that is not yet taken")
+    for path in read:
+        if tree.within(out, Path(path)):
+            raise InputError(f"--out {out} would lie inside {path}, which is only read; choose another place")
+
+
+def _summary(
+    found: Matches, rows: list[dict[str, Any]], skipped: dict[str, str], unknown: dict[str, str]
+) -> dict[str, Any]:
+    unreadable, unreadable_known = skipped | found.unreadable[0], unknown | found.unreadable[1]
     return {
         "schema_version": SCHEMA_VERSION,
         "n": found.looked_at,
         "n_known": found.known,
         "n_readable": found.readable[0],
         "n_known_readable": found.readable[1],
-        "n_unreadable": len(found.unreadable) + skipped,
+        "n_unreadable": len(unreadable) + len(unreadable_known),
         "counts": found.counts(),
-        "unreadable": found.unreadable,
+        "unreadable": unreadable,
+        "unreadable_known": unreadable_known,
         "findings": rows,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,8 +34,8 @@ def rows(path: Path) -> list[Row]:
 
 def append(path: Path, group: list[Row]) -> None:
     """Append the rows of one group and wait until they are on the disk."""
-    with path.open("ab") as file:
-        _to_the_disk(file, b"".join(map(encode, group)), path)
+    with _about(path), path.open("ab") as file:
+        _to_the_disk(file, b"".join(map(encode, group)))
 
 
 def recover(path: Path, sizes: dict[int, int]) -> set[int]:
@@ -77,11 +77,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            _to_the_disk(file, content, path)
-        partial.replace(path)
+        with _about(path):
+            with partial.open("wb") as file:
+                _to_the_disk(file, content)
+            partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager
@@ -95,14 +97,19 @@ def one_writer(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} is being written by another run; wait for it, or choose another --out") from None
 
 
-def _to_the_disk(file: BinaryIO, content: bytes, path: Path) -> None:
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
     try:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:  # a full disk does not say where
+        yield
+    except OSError as error:  # a full disk does not say where, and a partial file is nothing that anybody named
         error.filename = str(path)
         raise
+
+
+def _to_the_disk(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[Row, int]]:

@@ -46,7 +46,7 @@ class Matches:
     looked_at: int
     known: int
     readable: tuple[int, int]  # of those looked at, of those known
-    unreadable: dict[str, str]  # id -> why, of both sets
+    unreadable: tuple[dict[str, str], dict[str, str]]  # id -> why, of the same two; no second one of a set with itself
 
     def counts(self) -> dict[str, int]:
         """How many findings of each kind."""
@@ -75,14 +75,14 @@ def match(
         left = np.array([row for row in rows if row not in findings], dtype=np.int64)
         findings |= {finding.row: finding for finding in search.blends(left)}
         tell(len(rows))
-    unreadable = {known.ids[i]: why for i, why in search.unreadable_known.items()}
-    unreadable |= {data.ids[i]: why for i, why in search.unreadable_data.items()}
+    unreadable = {data.ids[i]: why for i, why in search.unreadable_data.items()}
+    unknown = {} if same else {known.ids[i]: why for i, why in search.unreadable_known.items()}
     return Matches(
         findings=tuple(findings[row] for row in sorted(findings)),
         looked_at=len(data),
         known=len(known),
         readable=(len(data) - len(search.unreadable_data), len(known) - len(search.unreadable_known)),
-        unreadable=unreadable,
+        unreadable=(unreadable, unknown),
     )
 
 

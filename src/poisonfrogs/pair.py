@@ -33,6 +33,11 @@ def signature_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".jsonl") + ".sig")
 
 
+def places(path: Path) -> tuple[Path, ...]:
+    """Every file that is written for a manifest at `path`, and what each is called while it is written."""
+    return path, _pending(path), signature_of(path), _pending(signature_of(path))
+
+
 class Hashing:
     """A file whose digest is known once all of it has been read or written through this."""
 
@@ -77,7 +82,7 @@ def commit(path: Path, written: Hashing, envelope: bytes) -> None:
     written.file.flush()
     os.fsync(written.file.fileno())
     signature = signature_of(path)
-    partial = signature.with_name(signature.name + ".new")
+    partial = _pending(signature)
     with partial.open("wb") as file:
         file.write(envelope)
         file.flush()
@@ -108,7 +113,7 @@ def reading(path: Path, key: Path) -> Iterator[tuple[Signed, Hashing]]:
 def _read(signature: Path) -> bytes:
     try:
         if not signature.is_file():
-            raise InputError(f"{signature} is not there; sign the data first, or say --manifest")
+            raise InputError(f"{signature} is not there; sign the data first, or name another manifest")
         with signature.open("rb") as file:
             return file.read(_LONGEST)
     except OSError as error:

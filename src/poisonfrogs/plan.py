@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from poisonfrogs import tree
 from poisonfrogs.types import InputError
 
 GROUP = 16  # targets crafted together at most; part of the plan, since a batch's composition moves last bits
@@ -196,7 +197,7 @@ def validate(audit: Audit) -> None:
 
     limits: list[tuple[str, Any, bool, str]] = [
         ("--eps", audit.eps, audit.eps is None or 0 <= audit.eps <= 1, "a number from 0 to 1, such as 8/255, or none"),
-        ("--beta", audit.beta, audit.beta >= 0, "a number from 0"),
+        ("--beta", audit.beta, 0 <= audit.beta < float("inf"), "a number from 0"),
         ("--targets", audit.targets, audit.targets == "all" or int(audit.targets) > 0, "a number from 1, or all"),
         ("--poisons", audit.poisons, audit.poisons > 0, "a number from 1"),
         ("--passes", audit.passes, audit.passes > 0, "a number from 1"),
@@ -205,7 +206,8 @@ def validate(audit: Audit) -> None:
         ("--workers", audit.workers, audit.workers > 0, "a number from 1"),
     ]
     _refuse_outside(limits)
-    _validate_pipeline(audit)
+    validate_pipeline(audit)
+    _refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache})
     _validate_context(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
@@ -240,7 +242,8 @@ def _validate_context(audit: Audit) -> None:
 def validate_certify(certify: Certify) -> None:
     """Raises InputError for options of certify that no data could satisfy."""
     operations(certify.against, 1)
-    _validate_pipeline(certify)
+    validate_pipeline(certify)
+    _refuse_inside(certify.data, {"--out": certify.out, "--cache": certify.cache, "--save": certify.save})
 
 
 def operations(text: str, n_train: int) -> int:
@@ -261,7 +264,8 @@ def operations(text: str, n_train: int) -> int:
     raise InputError(f"--against {text!r} is out of range; expected a number such as 20, or a share such as 1%")
 
 
-def _validate_pipeline(pipeline: Pipeline) -> None:
+def validate_pipeline(pipeline: Pipeline) -> None:
+    """Raises InputError for options that no network could be used with."""
     size, threads, manifest = pipeline.size, pipeline.threads, pipeline.manifest
     _refuse_outside(
         [
@@ -278,6 +282,12 @@ def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
     wrong = [said.format(flag, value, expected) for flag, value, fine, expected in limits if not fine]
     if wrong:
         raise InputError(*wrong)
+
+
+def _refuse_inside(data: Path, places: Mapping[str, Path | None]) -> None:
+    for flag, place in places.items():
+        if place and tree.within(place, data):
+            raise InputError(f"{flag} {place} would lie inside {data}, which is only read; choose another place")
 
 
 def identity(audit: Pipeline) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +75,7 @@ def sign(
     anything it cannot use: an empty folder, a pipe, a file that changes while it is read.
     """
     root, path = tree.root_of(data), out or beside(data)
-    _check_place(data, path)
+    _check_place(data, path, [key, *([known] if known else [])])
     signer = signing.private_key(key)
     origins = sources.read(known, root) if known else Sources({})
     seen = tree.survey(root)
@@ -182,9 +182,15 @@ def _total(predicate: dict[str, Any]) -> int:
     return sum(count for count in counts if isinstance(count, int))
 
 
-def _check_place(data: Path, path: Path) -> None:
-    inside, where = os.path.realpath(data), os.path.realpath(path.parent)
-    if os.path.commonpath([inside, where]) == inside:
+def _check_place(data: Path, path: Path, used: Sequence[Path]) -> None:
+    """`used`: files that are read, and must not be written over."""
+    if tree.within(path.parent, data):
         raise InputError(f"{path} would lie inside {data} and be part of what it signs; choose another --out")
-    if not Path(where).is_dir():
+    if not path.parent.is_dir():
         raise InputError(f"{path.parent} is not a folder; make it, or choose another --out")
+    for place in pair.places(path):
+        if place.is_dir():
+            raise InputError(f"{place} is a folder, and a file is to be written there; choose another --out")
+        for file in used:
+            if place.exists() and file.exists() and place.samefile(file):
+                raise InputError(f"{place} would be written over {file}, which is needed; choose another --out")

@@ -40,6 +40,8 @@ def generate(key: Path) -> Path:
     Raises InputError where either is there already.
     """
     _signer_class()
+    if not key.name:
+        raise InputError(f"{key} is a folder; give the name of a file for the key")
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 

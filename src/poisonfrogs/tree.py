@@ -53,6 +53,12 @@ class Survey(NamedTuple):
     alike: tuple[str, ...]  # names that equal another in their folder but for case or Unicode form
 
 
+def within(path: Path, root: Path) -> bool:
+    """Whether `path` lies, or would lie, in the folder `root`, links followed."""
+    inside = os.path.realpath(root)
+    return os.path.commonpath([inside, os.path.realpath(path)]) == inside
+
+
 def spell(path: bytes) -> str:
     r"""A path as text: UTF-8, with % and every byte that is not UTF-8 percent-encoded.
 

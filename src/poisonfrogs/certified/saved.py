@@ -77,9 +77,10 @@ def load_head(path: str | Path) -> Head:
     if card.get("schema_version") != SCHEMA_VERSION or card.get("family") not in FAMILIES:
         raise InputError(f"{path} was written by another version of poisonfrogs; save the head again")
     kind = FAMILIES[card["family"]][1]
-    if tensors.keys() | card["switches"].keys() != kind.__annotations__.keys():
+    switches = card.get("switches")
+    if not isinstance(switches, dict) or tensors.keys() | switches.keys() != kind.__annotations__.keys():
         raise InputError(f"{path} does not hold what a head of {card['family']} votes needs; save the head again")
-    head = kind(**tensors, **card["switches"])
+    head = kind(**tensors, **switches)
     head.card = card
     try:
         fits = head(torch.ones(1, card["dim"])).probabilities.shape == (1, len(card["classes"]))

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _refuse(f"{error.strerror or error}{where}; mend that, then the same command goes on where it was")
+        return _refuse(f"{error.strerror or error}{where}; mend that, then give the same command again")
     except sqlite3.Error as error:
         return _refuse(f"the cache cannot be used ({error}); make room, or choose another --cache")
     except Exception:  # a fault of ours, or of the code behind --victim; left alone it would end with 1, as findings do

@@ -14,6 +14,7 @@ from poisonfrogs.text import head_name
 from poisonfrogs.types import Certificate, CertifySummary, InputError
 
 SCHEMA_VERSION = 1
+HEARD = ("weights", "device", "threads")  # options of Certify that a fitted head is asked with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,20 @@ class CertifyCommand(Certify):
             )
         options = Certify(**{field.name: getattr(self, field.name) for field in fields(Certify)})
         if self.head:
+            self._refuse_unheard()
             return _ask(self.head, [self.data, *self.pictures], options, self.format)
         if self.pictures:
             raise InputError(f"more than one DATA ({self.pictures[0]}); pictures to ask about need --head FILE")
         return _certify(options, self.fail_under, self.format)
+
+    def _refuse_unheard(self) -> None:
+        """What is about fitting heads says nothing to a fitted one, least of all that its data was signed."""
+        given = [field.name for field in fields(Certify) if getattr(self, field.name) != field.default]
+        unheard = [f"--{name.replace('_', '-')}" for name in given if name not in ("data", *HEARD)]
+        unheard += ["--fail-under"] * (self.fail_under is not None)
+        if unheard:
+            heard = ", ".join(f"--{name}" for name in HEARD)
+            raise InputError(f"--head asks a fitted head, to which {unheard[0]} says nothing; it takes {heard}")
 
 
 def _ask(head: Path, pictures: list[Path], options: Certify, form: str) -> int:

@@ -23,7 +23,7 @@ class MatchCommand:
     against: str
     """The known pictures: trusted originals, last month's data, another set; DATA itself finds its duplicates."""
     out: Path | None = None
-    """Run folder to write, with the pictures of what was found; must not exist."""
+    """Run folder to write, with the pictures of what was found; a name not yet taken, or an empty folder."""
     format: Literal["table", "json"] = "table"
     """What to print on stdout."""
 
@@ -46,6 +46,7 @@ class MatchCommand:
 def _lines(found: dict[str, Any], out: Path | None) -> list[str]:
     lines = [_finding(one) for one in found["findings"] if one["kind"] != "identical"]
     lines += [f"could not be read  {name}: {why}" for name, why in found["unreadable"].items()]
+    lines += [f"could not be read  {name}, a known one: {why}" for name, why in found["unreadable_known"].items()]
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items() if count)
     lines.append(f"{found['n']:,} pictures against {found['n_known']:,} known ones: {counts or 'no copies'}")
     lines.append("copies that were cropped, rotated or changed by more than 17/255 (rms) are not found")

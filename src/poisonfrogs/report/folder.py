@@ -261,6 +261,7 @@ def open_match(path: Path, plan: dict[str, Any]) -> MatchFolder:
     found = read_json(path / "findings.json")
     needed = ("n", "n_known", "n_readable", "n_known_readable", "n_unreadable", "counts", "findings")
     _require(path / "findings.json", found, dict.fromkeys(needed, ()))
+    _require_each(path / "findings.json", found["findings"], ("id", "known_id", "kind", "linf", "rms", "pictures"))
     return MatchFolder(path, plan, found)
 
 
@@ -271,7 +272,10 @@ def open_certify(path: Path, plan: dict[str, Any]) -> CertifyFolder:
     _require(path / "plan.json", plan, {"certify": ("model", "against", "trusted"), "data": ("fingerprint",)})
     summary = read_json(path / "summary.json")
     held = dict.fromkeys(("against", "chosen", "model", "seed", "versions", "hardware", "undefended_accuracy"), ())
-    _require(path / "summary.json", summary, {**held, "frontier": (), "recommended": ("accuracy", "certified")})
+    _require(path / "summary.json", summary, {**held, "frontier": ()})
+    heads = [summary.get("recommended"), *summary["frontier"]]
+    needed = ("family", "parameters", "accuracy", "accuracy_ci95", "median_radius", "certified", "certified_ci95")
+    _require_each(path / "summary.json", heads, needed)
     try:
         curves = json.loads((path / "curves.json").read_bytes())
         return CertifyFolder(path, plan, summary, list(curves))
@@ -320,6 +324,13 @@ def _require(path: Path, held: Mapping[str, Any], needed: Mapping[str, Sequence[
         missing = [key for key in inside if key not in held[name]] if name in held else [name]
         if missing:
             raise InputError(f"{path} lacks {name} ({', '.join(missing)}); was it changed?")
+
+
+def _require_each(path: Path, held: Any, needed: Sequence[str]) -> None:
+    for one in held if isinstance(held, list) else [held]:
+        missing = [key for key in needed if key not in one] if isinstance(one, dict) else needed
+        if missing:
+            raise InputError(f"{path} lacks {', '.join(missing)} in what it lists; was it changed?")
 
 
 NEEDED: dict[str, Sequence[str]] = {  # of plan.json

@@ -28,6 +28,8 @@ from poisonfrogs.report.sections import (
 )
 from poisonfrogs.types import InputError
 
+_START = b"<!doctype html>"  # of a page, in lower case
+
 
 class Run(Protocol):
     """What the page itself asks of a run; the rest is between the run and its sections."""
@@ -102,8 +104,12 @@ class Written:
 def write(folder: Path, out: Path | None = None) -> Written:
     """Write the page of a run folder, RUN/report.html unless told otherwise.
 
-    Raises InputError for what is no run folder, an unknown kind, and an unknown schema version.
+    Raises InputError for what is no run folder, an unknown kind, an unknown schema version, and a file at `out` that
+    is no page.
     """
+    path = out or folder / "report.html"
+    if path.is_dir() or (path.exists() and not _is_page(path)):
+        raise InputError(f"{path} is there already, and is no page; choose another place with --out")
     kind, opened_run = opened(folder)
     run: Run = opened_run
     sections = [section for section in (make(opened_run) for make in kind.sections) if section]
@@ -115,7 +121,6 @@ def write(folder: Path, out: Path | None = None) -> Written:
         js=static("page.js"),
         version=run.plan.get("versions", {}).get("poisonfrogs", ""),
     ).encode()
-    path = out or folder / "report.html"
     journal.write_bytes(path, content)
     return Written(
         path=path,
@@ -124,6 +129,11 @@ def write(folder: Path, out: Path | None = None) -> Written:
         finished=run.finished,
         examined=run.examined,
     )
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_START)).lower() == _START
 
 
 def opened(folder: Path) -> tuple[Kind, Any]:

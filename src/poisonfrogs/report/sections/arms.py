@@ -48,6 +48,6 @@ def _figure(found: Sequence[Arm]) -> Figure:
         rate_bars(shown, title),
         title,
         "Victims of one seed, asked about the same targets; the whiskers are 95 % intervals. What the poisons have "
-        "beyond the watermarked bases is the collision's.",
+        f"beyond the {'watermarked bases' if len(found) == 3 else 'control'} is the collision's.",
         Table(["trained on the training set and", "fell", "rate", "interval"], rows),
     )
