@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from poisonfrogs import journal, trial
+from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import run_audit
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import InputError
@@ -138,3 +140,14 @@ def test_a_run_of_another_plan_is_refused_and_left_as_it_was(audit: Audit, chang
     with pytest.raises(InputError, match=f"another plan .*{next(iter(change))}"):
         run_audit(replace(audit, **change))
     assert kept(audit.out) == before
+
+
+def test_a_run_that_an_older_attack_began_is_not_gone_on_with(audit: Audit) -> None:
+    """What no option sets is of the plan as well: half a run is not to be crafted in another way."""
+    run_audit(audit)
+    path = audit.out / "plan.json"
+    held = json.loads(path.read_bytes())
+    assert held["attack"] == asdict(Collision(passes=audit.passes))
+    path.write_text(json.dumps(held | {"attack": held["attack"] | {"restart": 1.0}}))
+    with pytest.raises(InputError, match=r"another plan \(attack.restart was 1.0, is now 0.25\)"):
+        run_audit(audit)

@@ -225,6 +225,7 @@ def _plan(
         "schema_version": SCHEMA_VERSION,
         "kind": "audit",
         "audit": plan.identity(audit),
+        "attack": _jsonable(asdict(_attack(audit))),  # with what no option sets, and a newer version may
         "data": {
             "name": data.BUNDLED if dataset.root == data.bundled() else None,  # the user's paths are not ours to record
             "fingerprint": dataset.fingerprint(),
@@ -244,7 +245,7 @@ def _plan(
     }
 
 
-_SAME_PLAN = ("schema_version", "kind", "audit", "data", "model", "auditor", "trials")
+_SAME_PLAN = ("schema_version", "kind", "audit", "attack", "data", "model", "auditor", "trials")
 
 
 def _recorded_plan(out: Path) -> dict[str, Any] | None:
