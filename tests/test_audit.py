@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 
 import toy
-from poisonfrogs import journal, pictures, trial
+from poisonfrogs import journal, pictures, targets, trial
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import prepare, run_audit
+from poisonfrogs.judge import VictimJudge
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import Crafted, InputError
 from runs import rows_of
@@ -139,6 +141,31 @@ def test_a_target_by_name(audit: Audit, data: Path, absolute: bool) -> None:
     run_audit(replace(audit, target=(str(data / name) if absolute else name,)))
     (row,) = rows_of(audit)
     assert (row["target_id"], row["target_class"], row["base_class"]) == (name, "red", "blue")
+
+
+def test_a_training_picture_is_none_however_it_is_written(
+    audit: Audit, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    for name in (f"{data.name}/train/red/00.png", f"./{data.name}/val/../train/red/00.png", "train/red/00.png"):
+        with pytest.raises(InputError, match="is a training picture"):
+            run_audit(replace(audit, data=data.absolute(), target=(name,), target_class="red"))
+
+
+def test_what_the_clean_classifier_never_gets_right_cannot_be_its_least_confident() -> None:
+    with pytest.raises(InputError, match="gets no test picture of the classes asked for right"):
+        targets.draw("all", np.array([0, 0, 1]), [(0, 1)], 0, np.array([[0.1, 0.9]] * 3))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [torch.ones(2, 2, requires_grad=True), ["red", "blue"], [[1.0], [1.0, 2.0]], object()],
+    ids=["gradient", "names", "ragged", "nothing"],
+)
+def test_what_is_no_array_of_numbers_is_no_prediction(said: object) -> None:
+    scene = SimpleNamespace(targets=[0, 1], classes=("blue", "red"))
+    with pytest.raises(InputError, match=r"predict that mine:victim returned gave what is no array of numbers"):
+        VictimJudge(lambda *_, **__: None, "mine:victim")._probabilities(said, scene)
 
 
 def test_a_target_from_outside(audit: Audit, tmp_path: Path) -> None:

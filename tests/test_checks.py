@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import toy
-from poisonfrogs import checks
+from poisonfrogs import checks, journal
 from poisonfrogs.audit import run_audit
 from poisonfrogs.plan import Audit
 
@@ -44,6 +45,30 @@ def test_less_than_a_level_is_no_lack_of_gradients(audit: Audit, eps: float) -> 
     assert checks.of_rows(replace(audit, eps=eps), still, 2) == []
     assert [check.name for check in checks.of_rows(replace(audit, eps=None), still, 2)] == ["zero_gradients"]
     assert [check.name for check in checks.of_rows(replace(audit, eps=1 / 255), still, 2)] == ["zero_gradients"]
+
+
+def test_poisons_are_counted_and_not_trials(audit: Audit) -> None:
+    rows = [GOOD | {"linf": [8 / 255] * 4} for _ in range(20)]
+    rows[0] = GOOD | {"linf": [8 / 255, 0.0, 9 / 255, 8 / 255]}
+    said = {check.name: check.message for check in checks.of_rows(audit, rows, 2)}
+    assert said["zero_gradients"].startswith("1 of 80 poisons did not move")
+    assert said["beyond_budget"].startswith("1 of 80 poisons are beyond")
+
+
+def test_a_run_gone_on_with_other_versions_says_so(audit: Audit) -> None:
+    """Not where it was only summed up again."""
+    mine = replace(audit, targets="all")
+    assert "mixed_versions" not in {check["name"] for check in run_audit(mine)["checks"]}
+    plan, rows = mine.out / "plan.json", journal.rows(mine.out / "journal.jsonl")
+    held = json.loads(plan.read_bytes())
+    plan.write_text(json.dumps(held | {"versions": held["versions"] | {"torch": "0.1"}}))
+    assert "mixed_versions" not in {check["name"] for check in run_audit(mine)["checks"]}
+    first = [journal.encode(row) for row in rows if row["group"] == 0]
+    (mine.out / "journal.jsonl").write_bytes(b"".join(first))
+    said = {check["name"]: check["message"] for check in run_audit(mine)["checks"]}
+    now = held["versions"]["torch"]
+    assert said["mixed_versions"].startswith("2 groups were run with other versions")
+    assert said["mixed_versions"].endswith(f"(torch 0.1 and {now})")
 
 
 def test_few_trials_are_said(audit: Audit) -> None:

@@ -20,6 +20,7 @@ from poisonfrogs.data import load
 from poisonfrogs.end_to_end import prepared
 from poisonfrogs.plan import DEFAULTS, Audit
 from poisonfrogs.report.folder import open_audit
+from poisonfrogs.report.projection import plane
 from poisonfrogs.report.sections import space
 from poisonfrogs.training import Trained, Training
 from runs import on_disk, rows_of
@@ -177,6 +178,56 @@ def test_a_victim_whose_loss_is_no_number_fails_and_is_counted(small, monkeypatc
     assert summary["success_rate"] == 0
     assert {row["failure"] for row in rows_of(small)} == {"the training loss is not a finite number in epoch 1"}
     assert "failed_trials" in {check["name"] for check in summary["checks"]}
+
+
+def test_a_watermark_alone_that_cannot_be_trained_is_not_counted_as_harmless(small, monkeypatch):
+    """Of the two edited sets of a trial, the second is that with the watermarked bases alone."""
+    train = Training.__call__
+
+    def diverged(self, start, sets, **options):
+        trained = train(self, start, sets, **options)
+        return [replace(one, failure="no number") if i == 1 else one for i, one in enumerate(trained)]
+
+    monkeypatch.setattr(Training, "__call__", diverged)
+    summary = run_audit(small)
+    assert (summary["n_failed_trials"], summary["n_success"], summary["success_rate"]) == (4, 0, 0)
+    assert {row["watermark_only_success"] for row in rows_of(small)} == {None}
+    assert summary["watermark_only_rate"] is None
+    assert summary["mean_accuracy_drop"] is summary["worst_accuracy_drop"] is None
+    assert "every trial failed" in "".join(report(small, summary))
+    assert write_report(small.out).finished
+
+
+def test_the_feature_spaces_of_a_group_are_each_trial_s_own(small, monkeypatch):
+    """On a GPU a group is all trials of a seed."""
+    monkeypatch.setattr("poisonfrogs.audit._together", lambda *_: 2)
+    run_audit(replace(small, targets=2))
+    run = open_audit(small.out, json.loads((small.out / "plan.json").read_bytes()))
+    clean, held = run.tensors("clean"), run.tensors("000000")
+    assert not np.array_equal(held["victim_target"][0], held["victim_target"][1])
+    for place, one in enumerate(run.outcomes):
+        own = {name.removeprefix("victim_"): rows[place] for name, rows in held.items() if name.startswith("victim_")}
+        seen = plane(*own["means"], own["normal"], float(own["offset"]))
+        ((x, y),) = seen(own["target"])
+        drawn = space._panel(run, one, "", clean)
+        assert ["target", f"{x:.3f}", f"{y:.3f}"] in [row[:3] for row in drawn.after.table.rows]
+
+
+def test_classes_of_unequal_size_stand_in_one_group(small, monkeypatch):
+    """A sample of fewer pictures is filled up with rows of no class."""
+    for split, count in (("train", 5), ("val", 3)):
+        folder = small.data / split / "green"
+        folder.mkdir()
+        for number in range(count):
+            toy.picture((20, 200, 20), 100 * count + number).save(folder / f"{number}.png")
+    monkeypatch.setattr("poisonfrogs.audit._together", lambda *_: 4)
+    run_audit(small)
+    run = open_audit(small.out, json.loads((small.out / "plan.json").read_bytes()))
+    labels = run.tensors("000000")["victim_labels"]
+    sizes = {"red": 12, "blue": 12, "green": 5}
+    for row, one in zip(labels, run.outcomes, strict=True):
+        assert (row >= 0).sum() == sizes[one.base_class] + sizes[one.target_class]
+    assert len({(row >= 0).sum() for row in labels}) == 2
 
 
 def test_the_least_confident_of_those_that_are_right_are_attacked_first(small):

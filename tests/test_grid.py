@@ -19,7 +19,7 @@ from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import AuditCommand, parse
 from poisonfrogs.data import bundled, load
-from poisonfrogs.grid import Grid, load_grid, run_grid, summarised
+from poisonfrogs.grid import Grid, _plan, load_grid, run_grid, summarised
 from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Look, Rates, rates
 from runs import kept, on_disk, refused, rows_of
@@ -49,6 +49,14 @@ def done(tmp_path_factory: pytest.TempPathFactory, data: Path, cache: Path) -> t
     (folder / "plan.toml").write_text(PLAN)
     grid = load_grid(folder / "plan.toml", data=data, out=folder / "run", cache=cache, threads=1)
     return grid, run_grid(grid)
+
+
+def test_weights_may_be_an_axis(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('data = "pictures"\nweights = ["a.pth", "b.pth"]\n')
+    grid = load_grid(tmp_path / "plan.toml", out=tmp_path / "run")
+    for held in (_plan(grid, dict.fromkeys(grid.cells, 1), None), summarised(grid)):
+        cells = json.loads(json.dumps(held))["cells"]
+        assert [cell["weights"] for cell in cells] == ["a.pth", "b.pth"]
 
 
 def test_a_cell_is_the_audit_that_its_options_name(done: tuple[Grid, dict], tmp_path: Path) -> None:

@@ -268,6 +268,11 @@ def test_points_stand_on_the_side_that_the_victim_said(run: Path) -> None:
     assert asked == 24
 
 
+def test_the_largest_change_of_a_base_fits_whatever_of_it_is_a_watermark(run: Path, tmp_path: Path) -> None:
+    mine = edited(run, tmp_path / "run", lambda rows: [row | {"linf_from_base": [40 / 255]} for row in rows])
+    assert embed.magnification(page.opened(mine)[1]) == 127 // 40
+
+
 def test_differences_are_magnified_around_grey(run: Path) -> None:
     _, opened = page.opened(run)
     largest = max(round(255 * row["linf"][0]) for row in opened.rows)

@@ -295,13 +295,15 @@ def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     done = sum(len(members[group]) for group in whole)
     stage = f"crafting and judging{_time_ahead(prepared, [trial for job in jobs for trial in job.trials])}"
     progress(stage, done, len(prepared.trials))
-    stamp = {"versions": prepared.plan["versions"]["poisonfrogs"]}
+    now = prepared.plan["versions"]
+    stamp = {"versions": now["poisonfrogs"]}
+    changed = {} if (_recorded_plan(out) or prepared.plan)["versions"] == now else {"versions": now}
     with closing(_groups(prepared, jobs)) as groups:
         for group in groups:
             for file, content in group.files.items():
                 journal.write_bytes(out / file, content)
             lost = {"lost": list(group.lost)} if group.lost else {}
-            journal.append(out / "timings.jsonl", [group.timing | lost])
+            journal.append(out / "timings.jsonl", [group.timing | lost | changed])
             journal.append(out / "journal.jsonl", [row | stamp for row in group.rows])
             done += len(group.rows)
             progress(f"{stage}; a worker was lost: {group.lost[-1]}" if lost else stage, done, len(prepared.trials))
@@ -365,6 +367,8 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
     seconds = {row["group"]: row["seconds"]["total"] for row in timings}
     fired = checks.of_rows(audit, rows, len(classes)) + checks.of_data(prepared.dataset, prepared.trials)
     fired += checks.of_workers([why for row in timings for why in row.get("lost", ())])
+    begun = (_recorded_plan(audit.out) or prepared.plan)["versions"]
+    fired += checks.of_versions(begun, [row["versions"] for row in timings if "versions" in row])
     defended = prepared.setting.defence.counted(rows) if prepared.setting.defence else None
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,8 +1,8 @@
-"""Reasons not to trust a run's number. A fired check never changes the exit code."""
+"""Reasons not to trust a run's number. Of those that fire, a certificate that broke alone changes the exit code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,10 +27,12 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
     failed = [row for row in rows if row["failed"]]
     limit = float("inf") if audit.eps is None else audit.eps
     room = limit * 255 + 1e-6 >= 1  # below one level of 8 bits no stored picture can move
-    still = [row for row in rows if room and not row["failed"] and row["passes"] and max(row["linf"]) == 0]
-    beyond = [row for row in rows if max(row["linf"]) > limit + 1e-6]
+    poisons = [linf for row in rows for linf in row["linf"]]
+    crafted = [linf for row in rows if not row["failed"] and row["passes"] for linf in row["linf"]]
+    still = room and crafted.count(0)
+    beyond = sum(linf > limit + 1e-6 for linf in poisons)
     accuracy = sum(row["control_accuracy"] for row in rows) / max(n, 1)
-    worst = max((row["control_accuracy"] - row["accuracy"] for row in rows), default=0.0)
+    worst = max((row["control_accuracy"] - row["accuracy"] for row in rows if not row["failed"]), default=0.0)
     broken = [row for row in rows if row["certified"] and row["certified"]["broken"]]
     found = {
         "broken_certificate": broken
@@ -41,9 +43,9 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
         and f"{len(ineligible)} of {n} targets are wrong even under the control: the classifier itself is weak on them",
         "failed_trials": failed and f"{len(failed)} of {n} trials failed ({failed[0]['failure'] if failed else ''})",
         "zero_gradients": still
-        and f"{len(still)} of {n} poisons did not move: no gradient reaches the picture through this model or view",
+        and f"{still} of {len(crafted)} poisons did not move: no gradient reaches them through this model or view",
         "beyond_budget": beyond
-        and f"{len(beyond)} of {n} poisons are beyond the l-inf budget once stored as {audit.store}",
+        and f"{beyond} of {len(poisons)} poisons are beyond the l-inf budget once stored as {audit.store}",
         "collapsed_accuracy": n
         and (accuracy < 1.5 / classes or worst > 0.05)
         and f"clean accuracy {accuracy:.3f}, worst drop {worst:.3f}: the victim is broken, not poisoned",
@@ -70,6 +72,14 @@ def of_workers(lost: Sequence[str]) -> list[Check]:
     """Checks on where the groups ran."""
     said = f"{len(lost)} workers were lost ({lost[-1] if lost else ''}); their groups were run again by fresh ones"
     return [Check("lost_workers", said)] if lost else []
+
+
+def of_versions(begun: Mapping[str, str], since: Sequence[Mapping[str, str]]) -> list[Check]:
+    """Checks on what the groups ran with: the versions a run was begun with, and those of groups that had others."""
+    pairs = {(name, begun.get(name), version) for one in since for name, version in one.items()}
+    changed = [f"{name} {old} and {new}" for name, old, new in sorted(pairs, key=str) if old != new]
+    said = f"{len(since)} groups were run with other versions than the run was begun with ({', '.join(changed)})"
+    return [Check("mixed_versions", said)] if since else []
 
 
 def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:

@@ -37,6 +37,8 @@ def ahead(setting: Setting, trials: Sequence[Trial]) -> float | None:
     each = _pass(audit, scene.net, scene.train, bases) if bases else None
     if each is None:
         return None
+    if audit.victim:  # how long another's training takes, nobody knows
+        return None
     victim = setting.judge.seconds_a_victim() if isinstance(setting.judge, end_to_end.EndToEnd) else 0.0
     return Costs(each, victim=victim).trial(audit) * len(trials) / audit.workers
 

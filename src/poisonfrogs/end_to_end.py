@@ -158,7 +158,7 @@ def kept_at(audit: Audit, data: Pixels, fingerprint: str, start: Classifier, rec
         "normalised": [data.mean, data.std],
         "view": [audit.view, audit.size],
         "start": checkpoints.digest(start),
-        "code": code(start.body),
+        "code": [code(start.body), hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest()],
         "recipe": asdict(recipe),
         "seed": seed,
         "threads": torch.get_num_threads(),

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from poisonfrogs.evasion import Evasion
 from poisonfrogs.journal import write_bytes
@@ -83,8 +84,15 @@ def features(
     tensors = {name: tensor.float().contiguous() for name, tensor in held.items()}
     spaces = [poisoned.space for poisoned, _ in verdicts if poisoned.space]
     if len(spaces) == len(trials):
-        tensors |= {f"victim_{name}": torch.stack([space[name] for space in spaces]) for name in spaces[0]}
+        tensors |= {f"victim_{name}": _stacked([space[name] for space in spaces]) for name in spaces[0]}
     write_bytes(folder / "features" / f"{trials[0].group:06d}.safetensors", save(tensors))
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """A row a part; of unequal lengths, -1 behind the shorter ones: a label that no class has."""
+    if len({part.shape for part in parts}) == 1:
+        return torch.stack(list(parts))
+    return pad_sequence(list(parts), batch_first=True, padding_value=-1)
 
 
 def _boundary(trial: Trial, verdict: Verdict) -> Any:

@@ -178,7 +178,8 @@ def _read(cell: Path) -> _Cell:
 
 
 def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """As JSON holds a value."""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _mean(cleans: Sequence[Any]) -> dict[str, float] | None:
@@ -264,7 +265,10 @@ def _plan(grid: Grid, wanted: Mapping[str, int], ahead: float | None) -> dict[st
             **_same(grid),
             "axes": {axis: [_listed(value) for value in values] for axis, values in grid.axes.items()},
         },
-        "cells": [{"folder": name, "trials": wanted[name], **values} for name, (values, _) in grid.cells.items()],
+        "cells": [
+            {"folder": name, "trials": wanted[name], **{axis: _listed(value) for axis, value in values.items()}}
+            for name, (values, _) in grid.cells.items()
+        ],
         "seconds_estimated": None if ahead is None else round(ahead),
         "versions": pipeline.versions(),
     }

@@ -137,8 +137,14 @@ class VictimJudge:
             ) from error
 
     def _probabilities(self, said: Any, scene: Scene) -> np.ndarray:
-        said = np.asarray(said, dtype=np.float64)
         count, classes = len(scene.targets), len(scene.classes)
+        try:
+            said = np.asarray(said, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:  # names of classes, a tensor with a gradient or on a GPU
+            raise InputError(
+                f"the predict that {self.name} returned gave what is no array of numbers ({error}); "
+                f"expected finite probabilities ({count}, {classes}) or class numbers ({count},)"
+            ) from None
         if said.shape == (count,) and np.isin(said, range(classes)).all():
             return np.asarray(np.eye(classes)[said.astype(int)])
         if said.shape != (count, classes) or not np.isfinite(said).all():

@@ -20,7 +20,8 @@ def counted(rows: Sequence[Row], classes: Sequence[str]) -> Counted:
     watermarked, as_jpeg = (
         [row[key] for row in eligible if row[key] is not None] for key in ("watermark_only_success", "as_jpeg_success")
     )
-    drops = [row["control_accuracy"] - row["accuracy"] for row in rows]
+    # a victim that could not be trained has no accuracy to lose
+    drops = [row["control_accuracy"] - row["accuracy"] for row in rows if not row["failed"]]
     return {
         "n_trials": len(rows),
         "n_eligible": len(eligible),

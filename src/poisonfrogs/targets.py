@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -63,6 +64,10 @@ def draw(
         waiting = {t: _surest_first(rows, confidence, t) for t, rows in waiting.items()}
     available = sum(map(len, waiting.values()))
     count = available if wanted == "all" else wanted
+    if not available:
+        raise InputError(
+            "the clean classifier gets no test picture of the classes asked for right; give --target-choice random"
+        )
     if count > available:
         raise InputError(
             f"--targets {count} is more than the {available} test pictures of the classes asked for; give fewer, or all"
@@ -141,10 +146,13 @@ def _row(name: str, dataset: DataSet, targets: Images) -> int:
 
 def _identity(root: Path, name: str) -> str:
     """The id that a path has or would have: relative to DATA, whichever way it was written."""
-    path, base = Path(name), root
-    if path.is_absolute():
-        base = root.absolute()
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+    path = Path(name)
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    whole, base = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100  (links are not followed)
+    if (path.is_absolute() or path.is_file()) and whole.is_relative_to(base):
+        return whole.relative_to(base).as_posix()
+    return path.as_posix()
 
 
 def trials(

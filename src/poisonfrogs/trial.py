@@ -261,7 +261,9 @@ def _distances(setting: Setting, trial: Trial, after: Tensor) -> Row:
 def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
     poisoned, control = said["poisoned"], said["control"]
     watermarked, as_jpeg = said.get("watermark_only"), said.get("as_jpeg")
-    failure = next((poison.failure for poison in poisons if poison.failure), poisoned.failure)
+    victims = [poisoned, *([watermarked] if watermarked else [])]
+    failures = [poison.failure for poison in poisons] + [victim.failure for victim in victims]
+    failure = next((why for why in failures if why), None)
     eligible = bool(control.probabilities.argmax() == trial.target_class)
     return {
         "probabilities": rounded(poisoned.probabilities),
@@ -280,7 +282,9 @@ def _outcome(trial: Trial, poisons: Sequence[_Poison], said: Arms) -> Row:
         "watermark_only_probabilities": rounded(watermarked.probabilities) if watermarked else None,
         "as_jpeg_probabilities": rounded(as_jpeg.probabilities) if as_jpeg else None,
         "as_jpeg_success": eligible and failure is None and _fell(trial, as_jpeg) if as_jpeg else None,
-        "watermark_only_success": eligible and _fell(trial, watermarked) if watermarked else None,
+        "watermark_only_success": eligible and _fell(trial, watermarked)
+        if watermarked and not watermarked.failure
+        else None,
     }
 
 

@@ -130,8 +130,13 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
         ),
         (
             "accuracy",
-            f"{summary['clean_accuracy']:.2%} clean; drop by {summary['mean_accuracy_drop']:.2%} on average, "
-            f"{summary['worst_accuracy_drop']:.2%} at worst",
+            f"{summary['clean_accuracy']:.2%} clean; "
+            + (
+                "every trial failed"
+                if summary["mean_accuracy_drop"] is None
+                else f"drop by {summary['mean_accuracy_drop']:.2%} on average, "
+                f"{summary['worst_accuracy_drop']:.2%} at worst"
+            ),
         ),
         *_trained(summary),
         ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),

@@ -48,8 +48,9 @@ def data_uri(content: bytes) -> str:
 
 
 def magnification(run: RunFolder) -> int:
-    """By how much differences are magnified: the largest change of the run just fits, 16 at most."""
-    largest = max((change for one in run.outcomes for change in one.linf if not one.failed), default=0.0)
+    """By how much differences are magnified: the largest change of a base in the run just fits, 16 at most."""
+    changes = (change for one in run.outcomes for change in one.linf_from_base if not one.failed)
+    largest = max(changes, default=0.0)
     return max(1, min(16, int(127 / max(255 * largest, 1))))
 
 

@@ -45,6 +45,7 @@ class Outcome:
     base_files: list[str]
     poison_files: list[str]
     linf: list[float]
+    linf_from_base: list[float]
     ssim: list[float | None]
     distance_before: list[float]
     distance_after: list[float]

@@ -160,10 +160,10 @@ def poison(run: RunFolder, example: Outcome) -> Markup:
 
 
 def _accuracy(figures: dict[str, Any]) -> Markup | None:
-    without = figures["clean_accuracy"]
-    if without is None:
+    without, drop = figures["clean_accuracy"], figures["mean_accuracy_drop"]
+    if drop is None:
         return None
-    shares = {"without the poison": without, "with it, on average": without - figures["mean_accuracy_drop"]}
+    shares = {"without the poison": without, "with it, on average": without - drop}
     return drawings.bars(shares, "Accuracy on the test pictures other than the target")
 
 

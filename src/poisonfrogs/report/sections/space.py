@@ -62,12 +62,12 @@ def _chosen(run: RunFolder) -> list[tuple[str, Outcome]]:
 
 def _panel(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarray]) -> Panel | None:
     held = run.tensors(f"{outcome.group:06d}")
-    if "victim_normal" in held and "weight" in clean:
-        return _two_networks(run, outcome, why, clean)
-    if "normal" not in held or "control_normal" not in held:
-        return None
     place = [one.trial_id for one in run.outcomes if one.group == outcome.group].index(outcome.trial_id)
     row = {name: tensor[place] for name, tensor in held.items()}
+    if "victim_normal" in row and "weight" in clean:
+        return _two_networks(row, outcome, why, clean)
+    if "normal" not in row or "control_normal" not in row:
+        return None
     means = clean["means"][outcome.base], clean["means"][outcome.target]
     planes = [plane(*means, row[f"{kind}normal"], float(row[f"{kind}offset"])) for kind in ("control_", "")]
     clouds = [clean["sample"][clean["labels"] == number][:POINTS] for number in (outcome.target, outcome.base)]
@@ -80,9 +80,8 @@ def _panel(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarr
     return Panel(outcome, why, *figures)
 
 
-def _two_networks(run: RunFolder, outcome: Outcome, why: str, clean: dict[str, np.ndarray]) -> Panel:
+def _two_networks(held: dict[str, np.ndarray], outcome: Outcome, why: str, clean: dict[str, np.ndarray]) -> Panel:
     """The clean network beside the victim, each in its own feature space, where every layer is trained."""
-    held = {name: tensor[0] for name, tensor in run.tensors(f"{outcome.group:06d}").items()}
     victim = {name.removeprefix("victim_"): value for name, value in held.items() if name.startswith("victim_")}
     pair = [outcome.base, outcome.target]
     (normal, *_), (offset, *_) = (-np.diff(clean[name][pair], axis=0) for name in ("weight", "bias"))
