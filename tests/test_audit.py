@@ -135,6 +135,13 @@ def test_replacing_takes_the_base_away(audit: Audit, monkeypatch: pytest.MonkeyP
         assert seen == [(size, size)] * 2
 
 
+@pytest.mark.parametrize(("victim", "told"), [(None, True), ("toy:victim", False)])
+def test_how_long_it_takes_is_not_promised_of_another_s_training(audit: Audit, victim: str | None, told: bool) -> None:
+    stages: set[str] = set()
+    run_audit(replace(audit, victim=victim, head="paper", targets=1), progress=lambda stage, *_: stages.add(stage))
+    assert any("at most about" in stage for stage in stages) == told
+
+
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_target_by_name(audit: Audit, data: Path, absolute: bool) -> None:
     name = "val/red/00.png"
