@@ -82,7 +82,7 @@ class SignedMomentum:
     step: float  # α at the start of the first cycle, in [0, 1] units of a pixel
     momentum: float  # μ
     cycle: int  # passes
-    restart: float  # α at the start of every other cycle, over that of the first
+    restart: float  # α at the start of every later cycle, over that of the first
 
     def __call__(
         self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox

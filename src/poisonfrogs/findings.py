@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from poisonfrogs import compare, data, journal, tree
+from poisonfrogs import compare, data, journal, plan
 from poisonfrogs.images import Images, joined
 from poisonfrogs.match import SUSPICIOUS, Finding, Matches, match
 from poisonfrogs.progress import Progress
@@ -42,7 +42,7 @@ def run(
     same = _same(path, known_path)
     known, unknown = (looked_at, {}) if same else data.pictures(known_path)
     found = match(looked_at, known, same=same, progress=progress)
-    plan = {
+    written = {
         "schema_version": SCHEMA_VERSION,
         "kind": "match",
         "data": {"path": path, "n": len(looked_at), "skipped": skipped},
@@ -57,7 +57,7 @@ def run(
     summary = _summary(found, rows, skipped, unknown) | {"seconds": round(time.perf_counter() - started, 1)}
     if out is not None:
         journal.write_json(out / "findings.json", summary)
-        journal.write_json(out / "plan.json", plan)  # last: a run that has one is whole
+        journal.write_json(out / "plan.json", written)  # last: a run that has one is whole
     return summary
 
 
@@ -69,8 +69,7 @@ def _check_place(out: Path, *read: str) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"--out {out} is there already; choose a name that is not yet taken")
     for path in read:
-        if tree.within(out, Path(path)):
-            raise InputError(f"--out {out} would lie inside {path}, which is only read; choose another place")
+        plan.refuse_inside(Path(path), {"--out": out})
 
 
 def _summary(

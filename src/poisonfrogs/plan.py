@@ -207,7 +207,7 @@ def validate(audit: Audit) -> None:
     ]
     _refuse_outside(limits)
     validate_pipeline(audit)
-    _refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache})
+    refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache})
     _validate_context(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
@@ -243,7 +243,7 @@ def validate_certify(certify: Certify) -> None:
     """Raises InputError for options of certify that no data could satisfy."""
     operations(certify.against, 1)
     validate_pipeline(certify)
-    _refuse_inside(certify.data, {"--out": certify.out, "--cache": certify.cache, "--save": certify.save})
+    refuse_inside(certify.data, {"--out": certify.out, "--cache": certify.cache, "--save": certify.save})
 
 
 def operations(text: str, n_train: int) -> int:
@@ -284,7 +284,8 @@ def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
         raise InputError(*wrong)
 
 
-def _refuse_inside(data: Path, places: Mapping[str, Path | None]) -> None:
+def refuse_inside(data: Path, places: Mapping[str, Path | None]) -> None:
+    """Raises InputError for a place, by its flag, that lies among the data."""
     for flag, place in places.items():
         if place and tree.within(place, data):
             raise InputError(f"{flag} {place} would lie inside {data}, which is only read; choose another place")

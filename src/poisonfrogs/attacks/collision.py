@@ -48,7 +48,7 @@ class Collision:
     step: float = 0.02  # of the ℓ∞ form: first step, in [0, 1] units of a pixel
     momentum: float = 0.75  # of the ℓ∞ form
     cycle: int = 30  # of the ℓ∞ form: passes in which the step falls to 0
-    restart: float = 0.25  # of the ℓ∞ form: what every other cycle starts from, of the first step
+    restart: float = 0.25  # of the ℓ∞ form: what every later cycle starts from, of the first step
     first_move: float = 0.005  # of the β form: how far the first step moves the average pixel
     every: int = 10  # passes between two looks at the stop test
 
