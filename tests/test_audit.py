@@ -175,6 +175,23 @@ def test_what_is_no_array_of_numbers_is_no_prediction(said: object) -> None:
         VictimJudge(lambda *_, **__: None, "mine:victim")._probabilities(said, scene)
 
 
+@pytest.mark.parametrize("said", [[[3.0, -2.0]] * 2, [[0.5, 0.6]] * 2, [[1.0, 1.0]] * 2], ids=["logits", "1.1", "two"])
+def test_what_does_not_add_up_to_one_is_no_probability(said: object) -> None:
+    scene = SimpleNamespace(targets=[0, 1], classes=("blue", "red"))
+    judge = VictimJudge(lambda *_, **__: None, "mine:victim")
+    with pytest.raises(InputError, match=r"rows do not add up to 1; expected probabilities, as a softmax makes them"):
+        judge._probabilities(said, scene)
+    half = torch.tensor([[0.3331, 0.6669]] * 2).half()
+    assert judge._probabilities(half, scene).shape == (2, 2)
+
+
+def test_text_will_do_for_paths_and_an_unknown_context_is_named(audit: Audit) -> None:
+    text = replace(audit, data=str(audit.data), out=str(audit.out), cache=str(audit.cache))
+    assert text == audit
+    with pytest.raises(InputError, match="--context 'both' is unknown; expected one of transfer, end-to-end, scratch"):
+        run_audit(Audit(data=audit.data, context="both"))  # type: ignore[arg-type]
+
+
 def test_a_target_from_outside(audit: Audit, tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     toy.picture(toy.CLASSES["red"], 999).save(path)

@@ -67,6 +67,16 @@ CASES = {
     "a missing path": Case("", ("toy does not exist", LAYOUTS), lambda here: shutil.rmtree(here / "toy")),
     "a run among the data": Case("--out toy/train/red/run", ("would lie inside toy, which is only read",)),
     "a cache among the data": Case("--cache toy/cache", ("would lie inside toy, which is only read",)),
+    "a run in a folder that the data link to": Case(
+        "--out elsewhere/run",
+        ("--out elsewhere/run would lie inside toy, which is only read",),
+        lambda here: ((here / "elsewhere").mkdir(), (here / "toy/train/red/more").symlink_to(here / "elsewhere")),
+    ),
+    "pictures that a table would put out of sight": Case(
+        "",
+        ("toy holds parquet files (train/meta.parquet) as well as pictures (train/blue/", "move one kind away"),
+        file("toy/train/meta.parquet"),
+    ),
     "an endless beta": Case("--eps none --beta inf", ("--beta inf is out of range; expected a number from 0",)),
     "a file of no known kind": Case(
         "",
@@ -161,6 +171,11 @@ CASES = {
         "--target x.png",
         ("--target x.png lies outside toy", "--target-class"),
         lambda here: toy.picture((9, 9, 9), 1).save(here / "x.png"),
+    ),
+    "a copy of a training picture": Case(
+        "--target x.png --target-class red",
+        ("--target x.png is a copy of the training picture train/red/00.png", "has not seen"),
+        lambda here: shutil.copy(here / "toy/train/red/00.png", here / "x.png"),
     ),
     "a target outside that is broken": Case(
         "--target x.png --target-class red", ("--target x.png cannot be read", "give a whole picture"), file("x.png")

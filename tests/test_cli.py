@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from poisonfrogs import plan
-from poisonfrogs.cli import main
+from poisonfrogs.cli import main, show
 from poisonfrogs.cli.commands import COMMANDS, AuditCommand, DemoCommand, parse
 from poisonfrogs.plan import DEFAULTS, Audit
 from poisonfrogs.text import printable
@@ -306,3 +307,24 @@ def test_a_reader_of_the_errors_that_leaves_changes_nothing_either(here: Path) -
     done = subprocess.run([sys.executable, "-m", "poisonfrogs", "adit"], stdout=writable, stderr=writable)
     os.close(writable)
     assert done.returncode == 2
+
+
+def test_a_name_that_the_terminal_cannot_show_ends_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", shown)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "猫.txt").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["keygen", "key"], ["sign", "data", "--key", "key"]):
+        assert main(arguments) == 0
+    (tmp_path / "data" / "猫.txt").write_text("b")
+    assert main(["verify", "data", "--key", "key.pub"]) == 1
+    assert rb"\u732b.txt" in shown.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mean", "worst", "said"),
+    [(-0.000004, 0.0128, "drop by 0.00% on average, 1.28% at worst"), (None, None, "every trial failed")],
+)
+def test_a_drop_that_rounds_to_nothing_has_no_sign(mean: float | None, worst: float | None, said: str) -> None:
+    assert show._dropped({"mean_accuracy_drop": mean, "worst_accuracy_drop": worst}) == said

@@ -363,3 +363,12 @@ def test_chance_leaves_no_side_of_a_class_empty(hashes: str, held_out: str) -> N
     train, test = split(images)
     assert "".join(test.ids) == held_out
     assert sorted(train.ids + test.ids) == sorted(hashes)
+
+
+def test_a_table_among_pictures_puts_none_of_them_out_of_sight(toy_folder: Path) -> None:
+    (toy_folder / "cache.parquet").write_bytes(b"whatever it is")
+    for read in (data.load, data.pictures):
+        with pytest.raises(InputError, match=r"holds parquet files \(cache.parquet\) as well as pictures"):
+            read(toy_folder)
+    (toy_folder / "cache.parquet").rename(toy_folder / ".cache.parquet")
+    assert len(data.pictures(toy_folder)[0]) == len(data.load(toy_folder).train) + len(data.load(toy_folder).test)

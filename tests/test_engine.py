@@ -167,7 +167,7 @@ def test_ctrl_c_ends_the_workers_with_130_and_one_line(mortal: Audit, alone: dic
     _, said = run.communicate(timeout=60)
     assert hearing == []
     assert run.returncode == 130
-    assert said == "poisonfrogs: stopped; the same command goes on where it was\n"
+    assert said == "poisonfrogs: stopped; give the same command again: what is kept is not done twice\n"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     (fate / "parent").write_text(str(os.getpid()))
     run_audit(mortal)

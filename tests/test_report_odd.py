@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_a_run_whose_trials_all_failed(audit: Audit, capsys: pytest.CaptureFixtu
     assert "the run holds no evasion example" in said
 
 
+def test_a_run_on_one_target(audit: Audit, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = f"./{data.name}/val/red/00.png"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(data.parent)
+        run_audit(replace(audit, target=(named,), eps=0.0))
+    said = finished(audit.out, 0, capsys)
+    assert (
+        "Putting one correctly labelled picture into the training data was not enough here: "
+        "the only target did not become what the attacker wanted" in said
+    )
+    assert "--target val/red/00.png" in said
+    assert f"{data.name}/val" not in said
+
+
 def test_a_run_on_one_s_own_training_code(audit: Audit, capsys: pytest.CaptureFixture[str]) -> None:
     run_audit(replace(audit, victim="toy:victim", head="paper"))
     said = finished(audit.out, 0, capsys)
@@ -184,6 +199,15 @@ def _older_rows(run: Path) -> None:
     (run / "journal.jsonl").write_text('{"trial_id": 0, "group": 0}\n')
 
 
+def _nested(run: Path) -> None:
+    (run / "plan.json").write_text('{"data":' + "[" * 100_000)
+
+
+def _no_numbers(run: Path) -> None:
+    held = json.loads((run / "plan.json").read_bytes())
+    (run / "plan.json").write_text(json.dumps(held | {"trials": [None]}))
+
+
 def _broken_features(run: Path) -> None:
     (run / "features/clean.safetensors").write_bytes(b"nonsense")
 
@@ -196,6 +220,8 @@ def _broken_features(run: Path) -> None:
         (_no_plan, "holds no run (plan.json is not there)"),
         (_no_classes, "plan.json lacks audit"),
         (_older_rows, "has a line that this version of poisonfrogs cannot read"),
+        (_nested, "is no JSON object"),
+        (_no_numbers, "is not as a run of this version left it"),
         (_broken_features, "clean.safetensors cannot be read"),
     ],
 )

@@ -97,7 +97,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
         capsys.readouterr()
         assert main(quick(cache)) == 130
     signal.signal(signal.SIGINT, before)
-    refused(capsys, "stopped; the same command goes on where it was")
+    refused(capsys, "stopped; give the same command again: what is kept is not done twice")
     assert 0 < len((here / "run" / "journal.jsonl").read_bytes()) < len(whole["journal.jsonl"] or b"")
     assert main(quick(cache)) == 0
     now = on_disk(here / "run")

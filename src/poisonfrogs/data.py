@@ -93,12 +93,19 @@ def load(path: str | Path) -> DataSet:
 
 
 def _shards(root: Path) -> list[Path]:
-    """Parquet files below a folder; hidden ones are no data."""
-    return sorted(
+    """Parquet files below a folder; hidden ones are no data. Raises InputError where pictures lie there as well."""
+    found = sorted(
         file
         for file in root.rglob("*.parquet")
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
     )
+    picture = next(folders.walk(root), None) if found else None
+    if picture:  # one file more must not put all the others out of sight
+        raise InputError(
+            f"{root} holds parquet files ({found[0].relative_to(root)}) as well as pictures "
+            f"({Path(picture).relative_to(root)}); move one kind away, or name one parquet file"
+        )
+    return found
 
 
 def _checked(data: DataSet) -> DataSet:
@@ -111,6 +118,7 @@ def _checked(data: DataSet) -> DataSet:
         for number, label in enumerate(data.classes):
             if not counts[number]:
                 raise InputError(
-                    f"class {label!r} of {where} has no readable {name} picture; add some, or remove the class"
+                    f"class {label!r} of {where} has no readable {name} picture (in a folder that is split, copies of "
+                    "one picture stay on one side); add some, or remove the class"
                 )
     return data

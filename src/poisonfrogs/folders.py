@@ -45,7 +45,7 @@ def read_any(root: Path) -> tuple[Images, dict[str, str]]:
 def _read_classes(root: Path, part: Path, classes: tuple[str, ...], skipped: dict[str, str]) -> Images:
     paths, ids, labels, hashes = [], [], [], []
     for label, name in enumerate(classes):
-        for path in _walk(part / name):
+        for path in walk(part / name):
             identity = os.path.relpath(path, root).replace(os.sep, "/")
             try:
                 content = _hash(path)
@@ -68,7 +68,7 @@ def _hash(path: str) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def walk(folder: Path) -> Iterator[str]:
     """What is named like a picture below a folder, sorted; links are followed, but never in a circle."""
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):

@@ -19,6 +19,8 @@ from poisonfrogs.models import Net
 from poisonfrogs.train import Recipe
 from poisonfrogs.types import Edit, InputError, Victim
 
+_UNEVEN = 0.01  # what a row of probabilities may lack of 1, or have beyond it: the user's own may be of half precision
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -151,6 +153,11 @@ class VictimJudge:
             raise InputError(
                 f"the predict that {self.name} returned gave {said.shape}; "
                 f"expected finite probabilities ({count}, {classes}) or class numbers ({count},)"
+            )
+        if said.min() < 0 or abs(said.sum(1) - 1).max() > _UNEVEN:
+            raise InputError(
+                f"the predict that {self.name} returned gave numbers from {said.min():.4g} to {said.max():.4g} whose "
+                "rows do not add up to 1; expected probabilities, as a softmax makes them of logits"
             )
         return np.asarray(said)
 

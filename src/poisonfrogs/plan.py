@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -88,6 +89,12 @@ class Pipeline:
     manifest: Path | None = None
     """The signed manifest, for --require-signed; by default DATA.manifest.jsonl."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if str(field.type).startswith("Path") and value is not None:  # who calls from Python may give text
+                object.__setattr__(self, field.name, Path(value))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(Pipeline):
@@ -151,6 +158,7 @@ class Audit(Pipeline):
     """Where the workers are: processes, ray (a cluster of this machine), or ray:HOST:PORT."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, value in DEFAULTS.get(self.context, {}).items():
             if getattr(self, name) is BY_CONTEXT:
                 object.__setattr__(self, name, value)
@@ -195,6 +203,8 @@ def validate(audit: Audit) -> None:
     from poisonfrogs.pictures import jpeg_quality
     from poisonfrogs.robust import robust
 
+    if audit.context not in DEFAULTS:  # without it half of the options have no value
+        raise InputError(f"--context {audit.context!r} is unknown; expected one of {', '.join(DEFAULTS)}")
     limits: list[tuple[str, Any, bool, str]] = [
         ("--eps", audit.eps, audit.eps is None or 0 <= audit.eps <= 1, "a number from 0 to 1, such as 8/255, or none"),
         ("--beta", audit.beta, 0 <= audit.beta < float("inf"), "a number from 0"),
@@ -221,8 +231,6 @@ def validate(audit: Audit) -> None:
 
 
 def _validate_context(audit: Audit) -> None:
-    if audit.context not in DEFAULTS:
-        raise InputError(f"--context {audit.context!r} is unknown; expected one of {', '.join(DEFAULTS)}")
     for name in ("epochs", "learning_rate", "clean_epochs", "trials_per_seed"):
         flag, value = f"--{name.replace('_', '-')}", getattr(audit, name)
         if not audit.retrained and value is not None:
@@ -286,9 +294,24 @@ def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
 
 def refuse_inside(data: Path, places: Mapping[str, Path | None]) -> None:
     """Raises InputError for a place, by its flag, that lies among the data."""
+    read = [data, *_linked(data)]
     for flag, place in places.items():
-        if place and tree.within(place, data):
+        if place and any(tree.within(place, folder) for folder in read):
             raise InputError(f"{flag} {place} would lie inside {data}, which is only read; choose another place")
+
+
+def _linked(data: Path) -> list[Path]:
+    """The folders that links below the data lead to: they are read as part of it."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for parent, folders, _ in os.walk(data, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [folder for folder in (Path(parent, name) for name in folders) if folder.is_symlink()]
+    return found
 
 
 def identity(audit: Pipeline) -> dict[str, Any]:

@@ -104,7 +104,15 @@ def outside(audit: Audit, dataset: DataSet) -> Images:
         if audit.target_class is None:
             raise InputError(f"--target {path} lies outside {dataset.root}; say what it shows with --target-class")
     label = class_number(audit.target_class, dataset.classes, "--target-class") or 0
-    return data.files([str(path) for path in paths], [label] * len(paths))
+    found = data.files([str(path) for path in paths], [label] * len(paths))
+    trained_on = dict(zip(dataset.train.hashes, dataset.train.ids, strict=True))
+    for path, content in zip(paths, found.hashes, strict=True):
+        if content in trained_on:
+            raise InputError(
+                f"--target {path} is a copy of the training picture {trained_on[content]}; "
+                "give one that the classifier has not seen"
+            )
+    return found
 
 
 def drawn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sqlite3
 import sys
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        return _refuse("stopped; the same command goes on where it was", code=130)
+        return _refuse("stopped; give the same command again: what is kept is not done twice", code=130)
     except BrokenPipeError:  # the reader of our --help has left
         silence()
         return 0
@@ -44,6 +45,8 @@ def _run(argv: Sequence[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # some microseconds, which spare most of the waking up
     # a hub that cannot be reached is told in our one line, not in a dozen of its own
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from poisonfrogs.cli.commands import parse
 

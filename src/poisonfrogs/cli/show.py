@@ -109,6 +109,14 @@ def report(options: Audit, summary: Summary) -> list[str]:
     ]
 
 
+def _dropped(summary: Summary) -> str:
+    mean, worst = summary["mean_accuracy_drop"], summary["worst_accuracy_drop"]
+    if mean is None or worst is None:
+        return "every trial failed"
+    mean, worst = (round(drop, 4) + 0.0 for drop in (mean, worst))  # what rounds to nothing has no sign
+    return f"drop by {mean:.2%} on average, {worst:.2%} at worst"
+
+
 def _figures(summary: Summary) -> list[tuple[str, str]]:
     low, high = summary["ci95"]
     rate = summary["success_rate"]
@@ -128,16 +136,7 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             if summary["median_confidence"] is None
             else f"median {summary['median_confidence']:.4f}, control {summary['control_median_confidence']:.4f}",
         ),
-        (
-            "accuracy",
-            f"{summary['clean_accuracy']:.2%} clean; "
-            + (
-                "every trial failed"
-                if summary["mean_accuracy_drop"] is None
-                else f"drop by {summary['mean_accuracy_drop']:.2%} on average, "
-                f"{summary['worst_accuracy_drop']:.2%} at worst"
-            ),
-        ),
+        ("accuracy", f"{summary['clean_accuracy']:.2%} clean; {_dropped(summary)}"),
         *_trained(summary),
         ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),
         ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),

@@ -304,7 +304,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises InputError."""
     try:
         held = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         held = None
     if not isinstance(held, dict):
         raise InputError(f"{path} is no JSON object; was the run folder changed?")

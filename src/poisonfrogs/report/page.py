@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
+from jinja2 import UndefinedError
 from markupsafe import Markup
 
 from poisonfrogs import journal
@@ -110,17 +111,22 @@ def write(folder: Path, out: Path | None = None) -> Written:
     path = out or folder / "report.html"
     if path.is_dir() or (path.exists() and not _is_page(path)):
         raise InputError(f"{path} is there already, and is no page; choose another place with --out")
-    kind, opened_run = opened(folder)
-    run: Run = opened_run
-    sections = [section for section in (make(opened_run) for make in kind.sections) if section]
-    content = render(
-        "page.html",
-        title=kind.title,
-        sections=sections,
-        css=static("page.css"),
-        js=static("page.js"),
-        version=run.plan.get("versions", {}).get("poisonfrogs", ""),
-    ).encode()
+    try:
+        kind, opened_run = opened(folder)
+        run: Run = opened_run
+        sections = [section for section in (make(opened_run) for make in kind.sections) if section]
+        content = render(
+            "page.html",
+            title=kind.title,
+            sections=sections,
+            css=static("page.css"),
+            js=static("page.js"),
+            version=run.plan.get("versions", {}).get("poisonfrogs", ""),
+        ).encode()
+    except (LookupError, TypeError, ValueError, AttributeError, UndefinedError) as error:
+        raise InputError(
+            f"{folder} is not as a run of this version left it ({type(error).__name__}: {error}); was it changed?"
+        ) from error
     journal.write_bytes(path, content)
     return Written(
         path=path,

@@ -29,7 +29,7 @@ def section(run: RunFolder) -> Section:
     body = render(
         "reproduce.html",
         run=run,
-        command=command(run.plan["audit"], data.get("name")),
+        command=command(run.plan["audit"] | {"target": _targets(run)}, data.get("name")),
         bundled=data.get("name") is not None,
         seed=run.plan["audit"]["seed"],
         versions=run.plan["versions"],
@@ -39,6 +39,13 @@ def section(run: RunFolder) -> Section:
         hashes=hashes,
     )
     return Section("reproduce", "How to reproduce", body)
+
+
+def _targets(run: RunFolder) -> list[str]:
+    """The targets that were named, by their ids in DATA; of those from elsewhere the file's name alone."""
+    trials, n_test = run.plan["trials"] if run.plan["audit"]["target"] else [], run.plan["data"]["n_test"]
+    named = (one["target_id"] if one["target"] < n_test else Path(one["target_id"]).name for one in trials)
+    return list(dict.fromkeys(named))
 
 
 def command(held: dict[str, Any], name: str | None, options: type[Pipeline] = Audit) -> list[str]:
