@@ -372,3 +372,16 @@ def test_a_table_among_pictures_puts_none_of_them_out_of_sight(toy_folder: Path)
             read(toy_folder)
     (toy_folder / "cache.parquet").rename(toy_folder / ".cache.parquet")
     assert len(data.pictures(toy_folder)[0]) == len(data.load(toy_folder).train) + len(data.load(toy_folder).test)
+
+
+def test_hidden_pictures_are_compared_though_no_audit_takes_them_for_data(toy_folder: Path) -> None:
+    before = {data.load(toy_folder).fingerprint(), len(data.pictures(toy_folder)[0])}
+    red = toy_folder / "train" / "red"
+    (red / ".hidden").mkdir()
+    for name in (".hidden/a.png", ".b.png", "._c.png"):
+        toy.picture((1, 2, 3), len(name)).save(red / name)
+    found, skipped = data.pictures(toy_folder)
+    assert {"train/red/.hidden/a.png", "train/red/.b.png"} <= set(found.ids)
+    assert "train/red/._c.png" not in found.ids
+    assert not skipped
+    assert {data.load(toy_folder).fingerprint(), len(found) - 2} == before

@@ -134,6 +134,14 @@ def test_what_is_likely_to_come_next_changes_nothing_that_is_read_or_refused() -
             list(read(io.BytesIO(HEADER + content), "m", likely=lambda: Entry(b"a/b", 1, 2, HASH)))
 
 
+def test_a_line_is_written_only_if_it_can_be_read() -> None:
+    shortest = len(encode(row(b"a/\n", source="")))
+    longest = row(b"a/\n", source="x" * ((1 << 16) - shortest))
+    assert list(read(io.BytesIO(HEADER + encode(longest)), "m")) == [longest]
+    with pytest.raises(InputError, match="a/\n takes 65,537 bytes of the manifest, more than 65,536; shorten"):
+        encode(row(b"a/\n", source="x" * ((1 << 16) - shortest + 1)))
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", HEADER[:-1], HEADER.replace(b"1", b"2"), b"{}\n", line()])
 def test_another_header_is_refused(content: bytes) -> None:
     with pytest.raises(InputError, match="not a manifest of version 1"):
@@ -169,6 +177,24 @@ def test_of_several_copies_each_is_paired_once_and_with_its_label_first() -> Non
     old = [row(b"a", "x", label="cat"), row(b"b", "x", label="dog")]
     new = [row(b"c", "x", label="dog"), row(b"d", "x", label="dog"), row(b"e", "x", label="dog")]
     assert kinds(old, new) == [("renamed", "c", "b"), ("label moved", "d", "a"), ("added", "e", None)]
+
+
+def test_which_of_several_copies_is_meant_is_as_defined() -> None:
+    """The definition, a copy at a time: the first that is left of the same label, else the first that is left."""
+    chance = random.Random(0)
+    for _ in range(300):
+        old, new = ([row(b"%s%02d" % (side, i), chance.choice("xy"), label=chance.choice("ABC")) for i in range(chance.randrange(15))] for side in (b"o", b"n"))  # fmt: skip
+        left, expected = list(old), []
+        for after in new:
+            copies = [before for before in left if before.entry.sha256 == after.entry.sha256]
+            before = next((one for one in copies if one.label == after.label), copies[0] if copies else None)
+            if before is None:
+                expected.append(("added", after.entry.path.decode(), None))
+            else:
+                left.remove(before)
+                kind = "renamed" if before.label == after.label else "label moved"
+                expected.append((kind, after.entry.path.decode(), before.entry.path.decode()))
+        assert kinds(old, new) == expected + [("missing", before.entry.path.decode(), None) for before in left]
 
 
 def test_metadata_and_sizes_and_links() -> None:

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from securesystemslib.signer import SSlibKey
 
-from poisonfrogs import pair, provenance, signing
+from poisonfrogs import manifest, pair, provenance, signing
 from poisonfrogs.types import InputError
 from signed import Signed, make
 
@@ -109,6 +110,56 @@ def test_killed_before_it_ever_signed_there_is_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="sig is not there"):
         says(one)
     provenance.sign(one.data, one.key)
+    assert says(one)
+
+
+@pytest.mark.parametrize("which", ["manifest", "signature"])
+def test_a_link_in_the_way_is_not_written_through(which: str, one: Signed, tmp_path: Path) -> None:
+    path: Path = getattr(one, which)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    path.with_name(path.name + ".new").symlink_to(precious)
+    (one.data / "new").write_text("new")
+    provenance.sign(one.data, one.key)
+    assert "new" in says(one)
+    assert precious.read_bytes() == b"precious"
+    assert not path.is_symlink()
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_link_is_not_taken_for_a_manifest_on_its_way(one: Signed, tmp_path: Path) -> None:
+    kept = one.manifest.rename(tmp_path / "kept")
+    one.manifest.with_name(one.manifest.name + ".new").symlink_to(kept)
+    with pair.writing(one.manifest):
+        assert not one.manifest.is_symlink()
+    assert kept.read_bytes().startswith(manifest.HEADER)
+
+
+def test_a_pair_that_is_replaced_while_it_is_opened_is_opened_anew(
+    one: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = signing.opened
+
+    def meanwhile(content: bytes, key: SSlibKey, name: str) -> signing.Signed:
+        monkeypatch.setattr(signing, "opened", opened)  # once
+        (one.data / "new").write_text("new")
+        provenance.sign(one.data, one.key)
+        return opened(content, key, name)
+
+    monkeypatch.setattr(signing, "opened", meanwhile)
+    assert "new" in says(one)
+
+
+def test_a_manifest_that_arrives_while_it_is_opened_is_found(one: Signed, monkeypatch: pytest.MonkeyPatch) -> None:
+    pending = one.manifest.rename(one.manifest.with_name(one.manifest.name + ".new"))
+    opened = Path.open
+
+    def meanwhile(path: Path, *arguments: str) -> object:
+        if path == pending:
+            pending.replace(one.manifest)
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", meanwhile)
     assert says(one)
 
 

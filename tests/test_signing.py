@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,24 @@ def test_a_key_is_never_overwritten(there: str, tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {there: "mine"}
 
 
+@pytest.mark.parametrize("written_before", [0, 1])
+def test_a_key_that_cannot_be_written_whole_is_not_left(
+    written_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter([None] * written_before)
+
+    def full(descriptor: int) -> None:
+        if next(turns, "full") == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        signing.generate(tmp_path / "key")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    assert signing.generate(tmp_path / "key").exists()
+
+
 def test_the_statement_is_in_toto_s(keys: tuple[Path, Path]) -> None:
     envelope = json.loads(written(keys[0]))
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
@@ -143,6 +163,19 @@ def test_every_bit_of_a_signature_file_counts(keys: tuple[Path, Path]) -> None:
             signing.opened(content[:end], public, "s")
     with pytest.raises(InputError, match="truncated or altered"):
         signing.opened(content + b"\n", public, "s")
+
+
+@pytest.mark.parametrize("maker", ["openssl ed25519", "openssl P-256"])
+def test_nothing_is_beside_the_signature(maker: str, tmp_path: Path) -> None:
+    public = signing.public_key(made_by(maker, tmp_path / "key"))
+    content = written(tmp_path / "key")
+    (own,) = json.loads(content)["signatures"]
+    junk = {"keyid": "00" * 32, "sig": base64.b64encode(b"junk").decode()}
+    for signatures in ([own, junk], [junk, own], [own | {"more": 1}], []):
+        changed = json.dumps(json.loads(content) | {"signatures": signatures}, indent=1).encode() + b"\n"
+        with pytest.raises(InputError, match="s is truncated or altered"):
+            signing.opened(changed, public, "s")
+    assert signing.opened(content, public, "s")
 
 
 HOSTILE: dict[str, Any] = {

@@ -45,6 +45,13 @@ def test_a_byte_order_mark_windows_line_ends_and_fewer_columns(root: bytes) -> N
     assert found.of(b"cat/x/3.png") == {}
 
 
+def test_a_path_may_begin_with_a_dot_and_end_with_a_slash(root: bytes) -> None:
+    for dog in ("dog", "./dog", "dog/", "./dog//"):
+        assert read(root, f"path,source\n{dog},x\n").of(b"dog/1.png") == {"source": "x"}
+    for everything in (".", "./"):
+        assert read(root, f"path,source\n{everything},x\n").of(b"new") == {"source": "x"}
+
+
 def test_a_path_that_is_not_utf8(root: bytes) -> None:
     (Path(root.decode()) / "dog").joinpath(b"\xff.png".decode("utf-8", "surrogateescape")).touch()
     assert read(root, b"path,source\ndog/\xff.png,x\n").of(b"dog/\xff.png") == {"source": "x"}
@@ -60,10 +67,13 @@ def test_a_path_that_is_not_utf8(root: bytes) -> None:
         ("path,source\ndog,x,y\n", "line 2 has not 2 cells"),
         ("path,source\ndog\n", "line 2 has not 2 cells"),
         ("path,source\ndog,x\ndog/,y\n", "line 3: 'dog' has a row already"),
-        ("path,source\ndgo,x\n", "line 2: 'dgo' is not in"),
+        ("path,source\ndgo,x\n", "line 2: 'dgo' is not in {data}; correct the path, or remove the line"),
         ("path,source\n../data/dog,x\n", "no path inside the data"),
         ("path,source\n/etc,x\n", "no path inside the data"),
         ("path,source\ndog//1.png,x\n", "no path inside the data"),
+        ("path,source\ndog/.,x\n", "no path inside the data"),
+        ("path,source\n././dog,x\n", "no path inside the data"),
+        ("path,source\ncat/./x,x\n", "no path inside the data"),
         ("path,source\n,x\n", "no path inside the data"),
         ("path,source\nlink/passwd,x\n", "is not in"),
         ("path,collected_at\ndog,yesterday\n", "'yesterday' is no date; expected such as 2024-05-31"),
@@ -76,7 +86,7 @@ def test_a_path_that_is_not_utf8(root: bytes) -> None:
 def test_what_cannot_be_used_is_told_in_one_line(root: bytes, text: str | bytes, said: str) -> None:
     with pytest.raises(InputError) as refusal:
         read(root, text)
-    assert said in str(refusal.value)
+    assert said.format(data=root.decode().removesuffix("/")) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

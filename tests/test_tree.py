@@ -124,6 +124,53 @@ def test_a_link_out_through_a_link_inside_is_seen(tmp_path: Path) -> None:
     assert tree.survey(root).outside == ("q/r/out",)
 
 
+def linked(tmp_path: Path, links: dict[str, str]) -> tuple[str, ...]:
+    """Which links of a tree with dog/1 and fish/9 lead outside; some may lie in ../ext."""
+    root = write(tmp_path / "t", "dog/1", "fish/9")
+    (tmp_path / "ext").mkdir()
+    for name, target in links.items():
+        os.symlink(target.format(t=tmp_path / "t"), root + os.fsencode(name))
+    return tree.survey(root).outside
+
+
+def test_a_way_through_a_hop_outside_leads_outside_even_if_it_comes_back(tmp_path: Path) -> None:
+    links = {
+        "../ext/hop": "{t}/dog/1",
+        "../ext/back": "{t}",
+        "dog/direct": "../../ext/hop",
+        "dog/folder": "../../ext/back/fish/9",
+        "by_name": "../t/dog/1",
+        "absolute": "{t}/dog/1",
+        "in_one": "dog/direct",
+        "dog/again": "../up/1",
+        "up": "./dog/../absolute_folder",
+        "absolute_folder": "{t}/dog",
+    }
+    outside = linked(tmp_path, links)
+    assert set(outside) == {name for name in links if not name.startswith("..")}
+
+
+def test_a_way_that_stays_inside_is_inside(tmp_path: Path) -> None:
+    links = {
+        "top": ".",
+        "dog/9": "../top/./top//fish/9",
+        "dog/up": "..",
+        "deep": "dog/up/dog/up/fish/",
+        "none": "fish/no/../x",
+    }
+    assert linked(tmp_path, links) == ()
+
+
+@pytest.mark.parametrize("count", [40, 41])
+def test_links_are_followed_as_far_as_the_system_does(count: int, tmp_path: Path) -> None:
+    links = {f"{i}": f"{i + 1}" for i in range(1, count)} | {f"{count}": "../ext"}
+    outside = linked(tmp_path, links)
+    root = os.fsencode(tmp_path / "t") + b"/"
+    reached = {name for name in links if os.path.exists(root + os.fsencode(name))}
+    assert set(outside) == reached
+    assert len(reached) == 40
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_what_is_no_file_is_refused_and_not_waited_for(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -343,6 +343,61 @@ def test_a_hostile_manifest_reads_nothing_outside_even_when_it_is_signed(
         refused(capsys, "line 2 is no entry of a manifest")
 
 
+def test_a_link_through_a_hop_outside_is_not_what_was_signed(
+    one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ext").mkdir()
+    hop = tmp_path / "ext" / "hop"
+    hop.symlink_to(one.data / "dog" / "2.png")
+    (one.data / "dog" / "linked.png").symlink_to("../../ext/hop")
+    assert main(["sign", str(one.data), "--key", str(one.key)]) == 0
+    assert "dog/linked.png: leads out of the folder; what it points to is NOT signed" in capsys.readouterr().out
+    hop.unlink()
+    hop.symlink_to(one.data / "cat" / "1.png")
+    assert verified(one, capsys)[1]["outside"] == ["dog/linked.png"]
+    with pytest.raises(InputError, match=r"links that lead out of it \(dog/linked.png\)"):
+        provenance.require(one.data, one.public)
+
+
+def test_a_line_that_could_not_be_read_is_not_signed(
+    one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = tmp_path / "sources.csv"
+    sources.write_text(f"path,source\ndog/1.png,{'x' * 70_000}\n")
+    before = on_disk(tmp_path)
+    assert main(["sign", str(one.data), "--key", str(one.key), "--sources", str(sources)]) == 2
+    refused(capsys, "dog/1.png takes 70,", "bytes of the manifest, more than 65,536; shorten what the sources CSV says")
+    assert on_disk(tmp_path) == before
+    assert verify(one) == 0
+
+
+def test_what_is_no_manifest_is_not_replaced(one: Signed, capsys: pytest.CaptureFixture[str]) -> None:
+    thesis, cut = b'{"chapter":1}\n', manifest.HEADER[:-1]
+    for path, contents, said in (
+        (one.manifest, (thesis, cut, b""), "data.manifest.jsonl is there already, and is no manifest;"),
+        (one.signature, (thesis, b""), "data.manifest.sig is there already, and is no manifest's signature;"),
+    ):
+        own = path.read_bytes()
+        for content in contents:
+            path.write_bytes(content)
+            assert main(["sign", str(one.data), "--key", str(one.key)]) == 2
+            refused(capsys, said, "choose another --out")
+            assert path.read_bytes() == content
+        path.write_bytes(own)
+    for path in (one.manifest, one.signature):  # a kill leaves such
+        path.with_name(path.name + ".new").write_bytes(cut)
+    assert main(["sign", str(one.data), "--key", str(one.key)]) == 0
+    assert verify(one) == 0
+
+
+def test_a_pipe_in_the_manifest_s_place_is_refused_and_not_waited_for(
+    one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert main(["sign", str(one.data), "--key", str(one.key), "--out", str(tmp_path / "pipe.jsonl")]) == 2
+    refused(capsys, "pipe.jsonl is there already, and is no manifest")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -357,10 +412,11 @@ def test_a_hostile_manifest_reads_nothing_outside_even_when_it_is_signed(
         ("sign data --key key --sources none.csv", "none.csv cannot be read"),
         ("sign / --key key", "nothing beside it"),
         ("sign / --key key --out m.jsonl", "would lie inside"),
-        ("sign data --key key --out key", "key would be written over key"),
-        ("sign data --key key --sources some.csv --out some.csv", "some.csv would be written over some.csv"),
-        ("sign data --key key --sources some.csv --out ./some", "some.sig would be written over some.csv"),
-        ("sign data --key key --out folder", "folder is a folder"),
+        ("sign data --key key --out key", "key does not end in .jsonl, as a manifest does; choose another --out"),
+        ("sign data --key key --out new", "new does not end in .jsonl"),
+        ("sign data --key key --out key.jsonl", "key.jsonl would be written over key"),
+        ("sign data --key key --sources some.csv --out ./some.jsonl", "some.sig would be written over some.csv"),
+        ("sign data --key key --out a.jsonl", "a.jsonl is a folder"),
         ("sign data --key key --out folder.jsonl", "folder.sig is a folder"),
         ("keygen .", ". is a folder; give the name of a file"),
         ("verify data --key key", "holds a private key; give its public half"),
@@ -377,7 +433,8 @@ def test_what_cannot_be_used_is_told_in_one_line(
     monkeypatch.chdir(one.data.parent)
     Path("some.csv").write_text("path,source\n")
     Path("some.sig").hardlink_to("some.csv")
-    Path("folder").mkdir()
+    Path("key.jsonl").hardlink_to("key")
+    Path("a.jsonl").mkdir()
     Path("folder.sig").mkdir()
     before = on_disk(one.data.parent)
     assert main(arguments.split()) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +37,21 @@ def _folders(part: Path) -> list[Path]:
 
 
 def read_any(root: Path) -> tuple[Images, dict[str, str]]:
-    """Every file below `root` that is named like a picture, whatever the folders are called; all labels are 0."""
+    """Every file below `root` that is named like a picture, hidden or not; all labels are 0."""
     skipped: dict[str, str] = {}
-    return _read_classes(root, root, ("",), skipped), skipped
+    # other loaders train on hidden pictures, so that those are no place to hide one
+    return _read(root, [walk(root, hidden=True)], skipped), skipped
 
 
 def _read_classes(root: Path, part: Path, classes: tuple[str, ...], skipped: dict[str, str]) -> Images:
+    return _read(root, [walk(part / name) for name in classes], skipped)
+
+
+def _read(root: Path, found: Sequence[Iterator[str]], skipped: dict[str, str]) -> Images:
+    """`found`: the files of each label."""
     paths, ids, labels, hashes = [], [], [], []
-    for label, name in enumerate(classes):
-        for path in walk(part / name):
+    for label, files in enumerate(found):
+        for path in files:
             identity = os.path.relpath(path, root).replace(os.sep, "/")
             try:
                 content = _hash(path)
@@ -68,8 +74,12 @@ def _hash(path: str) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def walk(folder: Path) -> Iterator[str]:
-    """What is named like a picture below a folder, sorted; links are followed, but never in a circle."""
+def walk(folder: Path, *, hidden: bool = False) -> Iterator[str]:
+    """What is named like a picture below a folder, sorted; links are followed, but never in a circle.
+
+    `hidden`: also what begins with a dot, but for what macOS leaves beside a file (`._name`).
+    """
+    left_out = "._" if hidden else "."
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = os.path.realpath(parent)
@@ -78,9 +88,9 @@ def walk(folder: Path) -> Iterator[str]:
             continue
         seen.add(real)
         odd = [name for name in folders if name.lower().endswith(SUFFIXES)]
-        folders[:] = sorted(name for name in folders if name not in odd and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name not in odd and not name.startswith(left_out))
         for name in sorted(files + odd):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith(SUFFIXES) and not name.startswith(left_out):
                 yield f"{parent}{os.sep}{name}"
 
 

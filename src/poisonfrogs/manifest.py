@@ -80,8 +80,14 @@ def row_of(entry: Entry, sources: Sources) -> Row:
 
 
 def encode(row: Row) -> bytes:
-    """One line."""
-    return _head(row.entry) + _tail(row.label, row.metadata)
+    """One line. Raises InputError where it is longer than `read` takes it."""
+    line = _head(row.entry) + _tail(row.label, row.metadata)
+    if len(line) > _LONGEST:
+        raise InputError(
+            f"{spell(row.entry.path)} takes {len(line):,} bytes of the manifest, more than {_LONGEST:,}; "
+            "shorten what the sources CSV says of it"
+        )
+    return line
 
 
 def _head(entry: Entry) -> bytes:
@@ -159,20 +165,21 @@ def differences(old: Iterable[Row], new: Iterable[Row], *, metadata: bool) -> It
 
     Without hashes in `new`, sizes and times are compared. With `metadata`, what is known about files counts, too.
     """
-    missing: dict[object, list[Row]] = {}
+    gone: list[Row] = []
     added: list[Row] = []
     for before, after in _side_by_side(old, new):
         if before is None:
             added.append(after)  # type: ignore[arg-type]  # never are both None
         elif after is None:
-            missing.setdefault(_content(before.entry), []).append(before)
+            gone.append(before)
         elif why := _change(before.entry, after.entry):
             yield Difference("changed", spell(after.entry.path), why, _source(after))
         elif metadata and (why := _metadata_change(before, after)):
             yield Difference("metadata changed", spell(after.entry.path), why, _source(after))
+    missing = _Missing(gone)
     for after in added:
-        yield _arrival(after, missing)
-    for before in sorted(row for rows in missing.values() for row in rows):
+        yield _arrival(after, missing.take(after))
+    for before in missing.left():
         yield Difference("missing", spell(before.entry.path), None, _source(before))
 
 
@@ -222,13 +229,38 @@ def _said(row: Row, name: str) -> str:
     return "unknown" if value is None else repr(value)
 
 
-def _arrival(after: Row, missing: dict[object, list[Row]]) -> Difference:
-    """What came in: new, or missing elsewhere. Of several with this content, one of the same label first."""
-    rows = missing.get(_content(after.entry), [])
-    if not rows:
+class _Missing:
+    """Rows that are gone, in order; each is handed out once, to what has its content. No row is looked at twice."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._by_content: dict[object, list[Row]] = {}  # the first one last; what is handed out by label stays in here
+        self._by_label: dict[tuple[object, str | None], list[Row]] = {}  # the same; each row that is left is in here
+        for row in reversed(rows):
+            content = _content(row.entry)
+            self._by_content.setdefault(content, []).append(row)
+            self._by_label.setdefault((content, row.label), []).append(row)
+
+    def take(self, after: Row) -> Row | None:
+        """The first row that has this content and this label, else the first that has this content."""
+        content = _content(after.entry)
+        if alike := self._by_label.get((content, after.label)):
+            return alike.pop()
+        others = self._by_content.get(content, [])
+        while others:
+            row = others.pop()
+            alike = self._by_label[content, row.label]
+            if alike and alike[-1] is row:
+                return alike.pop()
+        return None
+
+    def left(self) -> list[Row]:
+        return sorted(row for rows in self._by_label.values() for row in rows)
+
+
+def _arrival(after: Row, before: Row | None) -> Difference:
+    """What came in: new, or missing elsewhere."""
+    if before is None:
         return Difference("added", spell(after.entry.path), None, _source(after))
-    before = next((row for row in rows if row.label == after.label), rows[0])
-    rows.remove(before)
     kind = "renamed" if before.label == after.label else "label moved"
     return Difference(kind, spell(after.entry.path), spell(before.entry.path), _source(after))
 

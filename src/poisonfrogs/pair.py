@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -20,7 +20,9 @@ from poisonfrogs import signing
 from poisonfrogs.signing import Signed
 from poisonfrogs.types import InputError
 
-_BLOCK = 1 << 20
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
 _LONGEST = 1 << 20  # bytes of a signature: a hostile one could be of any size
 
 
@@ -36,6 +38,14 @@ def signature_of(path: Path) -> Path:
 def places(path: Path) -> tuple[Path, ...]:
     """Every file that is written for a manifest at `path`, and what each is called while it is written."""
     return path, _pending(path), signature_of(path), _pending(signature_of(path))
+
+
+def start_of(file: Path) -> bytes:
+    """All of a signature, the start of anything longer; nothing where there is no file: a pipe would be waited for."""
+    if not file.is_file():
+        return b""
+    with file.open("rb") as content:
+        return content.read(_LONGEST)
 
 
 class Hashing:
@@ -66,7 +76,7 @@ def writing(path: Path) -> Iterator[Hashing]:
     try:
         with lock:
             _settle(path)
-            with _pending(path).open("wb") as file:
+            with _created(_pending(path)) as file:
                 written = Hashing(file)
                 try:
                     yield written
@@ -83,7 +93,7 @@ def commit(path: Path, written: Hashing, envelope: bytes) -> None:
     os.fsync(written.file.fileno())
     signature = signature_of(path)
     partial = _pending(signature)
-    with partial.open("wb") as file:
+    with _created(partial) as file:
         file.write(envelope)
         file.flush()
         os.fsync(file.fileno())
@@ -100,38 +110,48 @@ def reading(path: Path, key: Path) -> Iterator[tuple[Signed, Hashing]]:
 
     Raises InputError where the pair is not whole, not by this key, or altered before or while it is read.
     """
-    public = signing.public_key(key)
-    signature = signature_of(path)
-    signed = signing.opened(_read(signature), public, str(signature))
-    with _named(path, signed.sha256) as file:
+    signed, opened = _opened(path, signing.public_key(key))
+    with opened as file:
         hashing = Hashing(file)
         yield signed, hashing
         if hashing.sha256() != signed.sha256:
             raise InputError(f"{path} changed while it was read; nothing of what was found is trusted")
 
 
+def _opened(path: Path, public: SSlibKey) -> tuple[Signed, BinaryIO]:
+    """What the signature says, and the manifest that it names; both anew where a `sign` came in between."""
+    signature = signature_of(path)
+    content = _read(signature)
+    while True:
+        signed = signing.opened(content, public, str(signature))
+        try:
+            return signed, _named(path, signed.sha256)
+        except InputError:
+            before, content = content, _read(signature)
+            if content == before:
+                raise
+
+
 def _read(signature: Path) -> bytes:
     try:
         if not signature.is_file():
             raise InputError(f"{signature} is not there; sign the data first, or name another manifest")
-        with signature.open("rb") as file:
-            return file.read(_LONGEST)
+        return start_of(signature)
     except OSError as error:
         raise InputError(f"{signature} cannot be read ({error.strerror}); mend that, or sign the data again") from None
 
 
-@contextmanager
-def _named(path: Path, sha256: str) -> Iterator[BinaryIO]:
-    """The manifest that has this digest, at its place or still on its way there."""
-    there = [one for one in (path, _pending(path)) if one.is_file()]
-    if not there:
-        raise InputError(f"{path} is not there; its signature alone says nothing: sign the data again")
-    for one in there:
-        with one.open("rb") as file:
+def _named(path: Path, sha256: str) -> BinaryIO:
+    """The manifest that has this digest, open: still on its way to its place, or there."""
+    for one in filter(Path.is_file, (_pending(path), path)):  # in this order: what is no longer on its way is there
+        with suppress(FileNotFoundError), ExitStack() as stack:  # it may move just now
+            file = stack.enter_context(one.open("rb"))
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
                 file.seek(0)
-                yield file
-                return
+                stack.pop_all()
+                return file
+    if not path.is_file():
+        raise InputError(f"{path} is not there; its signature alone says nothing: sign the data again")
     raise InputError(
         f"{path} is not the manifest that was signed: it is truncated or altered; nothing in it is trusted"
     )
@@ -140,11 +160,17 @@ def _named(path: Path, sha256: str) -> Iterator[BinaryIO]:
 def _settle(path: Path) -> None:
     """Finish what a kill left undone, lest the manifest that counts be written over."""
     signature, pending = signature_of(path), _pending(path)
-    if not (signature.is_file() and pending.is_file()):
+    if pending.is_symlink() or not (signature.is_file() and pending.is_file()):  # `writing` makes no links
         return
     with pending.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() == signing.claimed(_read(signature)):
             pending.replace(path)
+
+
+def _created(path: Path) -> BinaryIO:
+    """An empty file in place of whatever was called so; what a link there points to is not touched."""
+    path.unlink(missing_ok=True)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
 
 
 def _pending(path: Path) -> Path:

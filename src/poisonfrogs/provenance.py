@@ -72,7 +72,8 @@ def sign(
     """Write a manifest of `data`, and its signature. `known` is a sources CSV.
 
     Killed at any point it leaves the old pair or the new one. Raises InputError, with nothing replaced, for
-    anything it cannot use: an empty folder, a pipe, a file that changes while it is read.
+    anything it cannot use: an empty folder, a pipe, a file that changes while it is read, a place where something
+    else is than a manifest and its signature.
     """
     root, path = tree.root_of(data), out or beside(data)
     _check_place(data, path, [key, *([known] if known else [])])
@@ -184,6 +185,8 @@ def _total(predicate: dict[str, Any]) -> int:
 
 def _check_place(data: Path, path: Path, used: Sequence[Path]) -> None:
     """`used`: files that are read, and must not be written over."""
+    if not path.name.endswith(".jsonl"):  # else two manifests could share one signature's place
+        raise InputError(f"{path} does not end in .jsonl, as a manifest does; choose another --out")
     if tree.within(path.parent, data):
         raise InputError(f"{path} would lie inside {data} and be part of what it signs; choose another --out")
     if not path.parent.is_dir():
@@ -194,3 +197,10 @@ def _check_place(data: Path, path: Path, used: Sequence[Path]) -> None:
         for file in used:
             if place.exists() and file.exists() and place.samefile(file):
                 raise InputError(f"{place} would be written over {file}, which is needed; choose another --out")
+    if path.exists() and not pair.start_of(path).startswith(manifest.HEADER):
+        raise InputError(f"{path} is there already, and is no manifest; choose another --out, or remove it")
+    signature = pair.signature_of(path)
+    if signature.exists() and signing.claimed(pair.start_of(signature)) is None:
+        raise InputError(
+            f"{signature} is there already, and is no manifest's signature; choose another --out, or remove it"
+        )

@@ -37,7 +37,7 @@ class Signed:
 def generate(key: Path) -> Path:
     """Write an Ed25519 key pair: `key` (PKCS#8 PEM, mode 600) and `key`.pub (its public half), which is returned.
 
-    Raises InputError where either is there already.
+    Raises InputError where either is there already, OSError where one cannot be written; then neither is left.
     """
     _signer_class()
     if not key.name:
@@ -51,15 +51,24 @@ def generate(key: Path) -> Path:
         if os.path.lexists(path):
             raise InputError(f"{path} is there already; a key is never overwritten: choose another name")
     _create(key, made.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()), 0o600)
-    _create(public, made.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo), 0o644)
+    try:
+        half = made.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+        _create(public, half, 0o644)
+    except BaseException:
+        key.unlink()  # left alone it would be in the way of the next try
+        raise
     return public
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def private_key(path: Path) -> CryptoSigner:
@@ -124,7 +133,9 @@ def opened(content: bytes, key: SSlibKey, name: str) -> Signed:
     found = _parsed(content, name)
     try:
         signed = Envelope.from_dict(copy.deepcopy(found))  # it changes its argument
-        if _written(signed.to_dict()) != content:  # base64 has bits that nothing is decoded from
+        as_written = _written(signed.to_dict()) == content  # base64 has bits that nothing is decoded from
+        # one signature without more fields: what is beside it is signed by nobody
+        if not as_written or [set(one) for one in found["signatures"]] != [{"keyid", "sig"}]:
             raise InputError(f"{name} is truncated or altered; nothing below it is trusted")
         signed.verify([key], threshold=1)
     except InputError:
@@ -170,13 +181,10 @@ def _parsed(content: bytes, name: str) -> dict[str, Any]:
 
 
 def _refusal(found: dict[str, Any], key: SSlibKey, name: str) -> str:
-    keyids = [str(one.get("keyid"))[:64] for one in found["signatures"]]
-    if key.keyid in keyids:
+    keyid = str(found["signatures"][0]["keyid"])[:64]
+    if key.keyid == keyid:
         return f"{name} is altered: its signature does not fit; nothing below it is trusted"
-    return (
-        f"{name} is signed with another key ({', '.join(keyids) or 'none'}) than this one ({key.keyid}); "
-        "nothing below it is trusted"
-    )
+    return f"{name} is signed with another key ({keyid}) than this one ({key.keyid}); nothing below it is trusted"
 
 
 def _written(found: dict[str, Any]) -> bytes:

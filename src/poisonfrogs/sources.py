@@ -74,12 +74,13 @@ def _rows(file: Path, reader: csv.DictReader[str]) -> Iterator[tuple[str, dict[s
 def _path(where: str, text: str, root: bytes) -> bytes:
     path = os.fsencode(text).rstrip(b"/")
     path = b"" if path == b"." else path.removeprefix(b"./")
-    parts = path.split(b"/")
-    if not text or text.startswith("/") or b".." in parts or b"\0" in path or (path and b"" in parts):
+    parts = path.split(b"/") if path else []
+    if not text or text.startswith("/") or b"\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
         raise InputError(f"{where}: {text!r} is no path inside the data; expected one relative to it, or . for all")
     through_a_link = any(map(os.path.islink, (root + b"/".join(parts[:end]) for end in range(1, len(parts)))))
     if through_a_link or not os.path.lexists(root + path):
-        raise InputError(f"{where}: {text!r} is not in {os.fsdecode(root)}; correct the path, or remove the line")
+        data = os.fsdecode(root.removesuffix(b"/"))
+        raise InputError(f"{where}: {text!r} is not in {data}; correct the path, or remove the line")
     return path
 
 

@@ -22,6 +22,7 @@ Progress = Callable[[int], None]  # told how many more entries are done
 _FILES, _BYTES = 512, 32 << 20  # of a chunk at most, a file at least
 _ALONE = 4  # chunks that take less time than processes take to start
 _BLOCK = 1 << 20
+_HOPS = 40  # links that the system follows on the way to one file; at one more it gives up
 _Content = tuple[int, int, str]  # size, mtime_ns, SHA-256
 
 
@@ -49,7 +50,7 @@ class Survey(NamedTuple):
     """A tree at a glance."""
 
     total: int  # files and links
-    outside: tuple[str, ...]  # links that, followed to their end, leave the tree
+    outside: tuple[str, ...]  # links that, followed hop by hop, leave the tree, even if they come back
     alike: tuple[str, ...]  # names that equal another in their folder but for case or Unicode form
 
 
@@ -178,9 +179,35 @@ def _folded(name: bytes) -> str:
 
 
 def leads_outside(root: bytes, link: bytes) -> bool:
-    """Whether a link, followed to its end, leaves the tree. Nothing is read but links."""
-    inside = os.path.realpath(root)
-    return os.path.commonpath([inside, os.path.realpath(root + link)]) != inside
+    """Whether a link, followed hop by hop, leaves the tree, even if it comes back. Nothing is read but links.
+
+    A hop outside is in nobody's manifest: whoever holds it can point it elsewhere after the signing.
+    """
+    place: list[bytes] = []  # folders below the root
+    ahead, hops = link.split(b"/")[::-1], 0  # what is left of the way, the next part last
+    while ahead and hops <= _HOPS:
+        part = ahead.pop()
+        if part == b"..":
+            if not place:
+                return True
+            place.pop()
+        elif part not in (b"", b"."):
+            place.append(part)
+            if target := _target(root + b"/".join(place)):
+                if target.startswith(b"/"):
+                    return True
+                hops += 1
+                place.pop()
+                ahead += target.split(b"/")[::-1]
+    return False
+
+
+def _target(path: bytes) -> bytes | None:
+    """Where a link points to; None for anything else, or nothing."""
+    try:
+        return os.readlink(path)  # noqa: PTH115  (bytes)
+    except OSError:
+        return None
 
 
 def entries(root: bytes, *, progress: Progress = lambda done: None, processes: int | None = None) -> Iterator[Entry]:

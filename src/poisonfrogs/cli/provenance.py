@@ -49,7 +49,7 @@ class SignCommand:
     sources: Path | None = None
     """CSV that says where files came from: path, source, collected_at, licence, collector."""
     out: Path | None = None
-    """Where the manifest is to be; its signature is beside it."""
+    """Where the manifest is to be, a name that ends in .jsonl; its signature is beside it."""
     format: Literal["table", "json"] = "table"
     """What to print on stdout."""
 
