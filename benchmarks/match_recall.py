@@ -100,7 +100,7 @@ def counted(pairs: list[tuple[match.Finding | None, dict[str, str]]], places: di
         "another_base": len(suspicious) - len(right),
         "blends": len(blends),
         "other_right": sum(one.other in places[true["target"]] for one, true in blends),
-        "opacity_error": round(float(np.median([abs(one.comparison.opacity - OPACITY) for one, _ in blends])), 4)
+        "opacity_error": round(float(np.median([abs(one.opacity - OPACITY) for one, _ in blends])), 4)
         if blends
         else None,
     }

@@ -32,9 +32,9 @@ def jpeg(image: Image.Image, quality: int, **options: int) -> bytes:
     return out.getvalue()
 
 
-def png(image: Image.Image) -> bytes:
+def png(image: Image.Image, **options: int) -> bytes:
     out = io.BytesIO()
-    image.save(out, "PNG")
+    image.save(out, "PNG", **options)
     return out.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -50,9 +51,13 @@ def data(n: int = 300, d: int = 12, classes: int = 3, seed: int = 0):
 
 def same(a, b) -> bool:
     """Every fitted number and every answer, to the last bit."""
-    state, other = a.head_.state_dict(), b.head_.state_dict()
+    return same_state(a.head_, b.head_) and (a.classes_ == b.classes_).all()
+
+
+def same_state(a, b) -> bool:
+    state, other = a.state_dict(), b.state_dict()
     assert state.keys() == other.keys()
-    return all(torch.equal(state[name], other[name]) for name in state) and (a.classes_ == b.classes_).all()
+    return all(torch.equal(state[name], other[name]) for name in state)
 
 
 def equal_answers(a, b, *, exact=True) -> bool:
@@ -141,6 +146,22 @@ def test_torch_gives_the_same(model):
         assert equal_answers(fitted.answers(rows), answers)
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@models
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "float", "double"])
+def test_a_network_that_is_cast_answers_with_the_same_head(model, cast):
+    """Its numbers are what was proved about, in whatever type the body before it computes."""
+    X, y, rows = data()
+    fitted = clone(model).fit(X, y)
+    whole = torch.nn.Sequential(torch.nn.Linear(len(X[0]), 2), copy.deepcopy(fitted.head_))
+    getattr(whole, cast)()
+    assert whole[0].weight.dtype == getattr(torch, cast)
+    said = whole[1](torch.tensor(rows))
+    assert equal_answers(type(said)(*(part.numpy() for part in said)), fitted.answers(rows))
+    assert same_state(whole[1], fitted.head_)
+    whole.to("meta")
+    assert {buffer.device.type for buffer in whole.buffers()} == {"meta"}
 
 
 @models
@@ -259,8 +280,9 @@ def test_no_row_of_any_use(model, bad):
         ([1.0, np.inf, 1.0, 1e300], [0, 1]),
         (np.array(["frog", None, "frog", 3], dtype=object), ["frog", "plane"]),
         (np.array([0, "frog", 0, b"0"], dtype=object), [0, 1]),
+        (["frog", ["frog"], "frog", (1, [2])], ["frog", "plane"]),
     ],
-    ids=["words", "numbers", "NaN", "infinite", "None", "mixed"],
+    ids=["words", "numbers", "NaN", "infinite", "None", "mixed", "no hash"],
 )
 def test_labels_that_are_not_among_the_classes_are_left_out(model, labels, known):
     X = np.array([[1.0, 0.2], [0.0, 1.0], [1.0, 0.1], [0.3, 1.0]])

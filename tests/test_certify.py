@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from poisonfrogs import (
     RadiusVotes,
     StableHead,
     extract_features,
+    journal,
     load_data,
     load_head,
     load_model,
@@ -29,7 +31,9 @@ from poisonfrogs.answering import ask
 from poisonfrogs.certified.saved import save_head
 from poisonfrogs.certify import candidates
 from poisonfrogs.cli import main
+from poisonfrogs.models import BATCH, Net
 from poisonfrogs.plan import Certify
+from poisonfrogs.stats import rounded
 from poisonfrogs.types import InputError
 from runs import on_disk, refused
 
@@ -143,11 +147,25 @@ def test_json_on_stdout_is_the_summary(certify: Certify, capsys: pytest.CaptureF
 
 
 def test_fail_under(certify: Certify) -> None:
-    """Of 24 training pictures, 17 neighbours cannot withstand 5 operations everywhere."""
-    held = run_certify(replace(certify, against="5"))["recommended"]["certified"]["5"]
+    """No head on 24 training pictures withstands 9 operations everywhere."""
+    held = run_certify(replace(certify, against="9", trusted="val"))["recommended"]["certified"]["9"]
     assert held < 1
-    assert main(given(certify, "--against", "5", "--fail-under", str(held))) == 0
-    assert main(given(certify, "--against", "5", "--fail-under", str(held + 0.01))) == 1
+    more = ["--against", "9", "--trusted", "val", "--fail-under"]
+    assert main(given(certify, *more, str(held))) == 0
+    assert main(given(certify, *more, str(held + 0.01))) == 1
+
+
+@pytest.mark.parametrize(("against", "k"), [("2", [21]), ("3", []), ("5", []), ("7", [])])
+def test_without_trusted_pictures_the_rule_holds_or_nothing_is_recommended(
+    against: str, k: list[int], certify: Certify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 24 training pictures; 3 operations would leave 16 neighbours, 7 would leave none."""
+    assert main(given(certify, "--against", against, "--format", "json")) == (0 if k else 2)
+    if k:
+        assert [json.loads(capsys.readouterr().out)["recommended"]["parameters"]["k"]] == k
+    else:
+        refused(capsys, f"--against {against} is too much for 24 training pictures without --trusted")
+        assert not certify.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -158,6 +176,8 @@ def test_fail_under(certify: Certify) -> None:
         ("--against many", "--against 'many' is out of range"),
         ("--against 1.5", "--against '1.5' is out of range"),
         ("--against 50%", "too much for 24 training pictures without --trusted"),
+        ("--against 25 --trusted val", "--against 25 is more than the 24 training pictures; give fewer"),
+        ("--against 100000000000 --trusted val", "--against 100000000000 is more than the 24 training pictures"),
         ("--trusted nowhere", "nowhere does not exist"),
         ("--fail-under 2", "--fail-under 2.0 is out of range"),
         ("--head gone.safetensors", "to which --model says nothing; it takes --weights, --device, --threads"),
@@ -183,6 +203,78 @@ def test_a_folder_of_something_else_is_left_alone(certify: Certify, capsys: pyte
     assert main(given(certify)) == 2
     refused(capsys, "holds 'thesis.tex', which is not of a run of certify")
     assert on_disk(certify.out) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("plan.json", '{"shoes": 2}', "is not empty and holds no run of certify; choose another folder"),
+        ("plan.json", '{"kind": "audit"}', "is not empty and holds no run of certify"),
+        ("plan.json", "[torn", "is not empty and holds no run of certify"),
+        ("summary.json", '{"mine": 1}', "is not empty and holds no run of certify"),
+        ("report.html", "<h1>mine</h1>", "is not empty and holds no run of certify"),
+        ("answers.jsonl", "", "is not empty and holds no run of certify"),
+    ],
+)
+def test_a_file_of_another_that_has_a_name_of_ours_is_left_alone(
+    name: str, content: str, says: str, certify: Certify, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    certify.out.mkdir()
+    (certify.out / name).write_text(content)
+    before = on_disk(certify.out)
+    monkeypatch.setattr("poisonfrogs.certify._parts", None)  # nothing is computed
+    assert main(given(certify)) == 2
+    refused(capsys, says)
+    assert on_disk(certify.out) == before
+
+
+def test_a_report_that_is_no_page_is_left_alone(
+    certify: Certify, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_certify(certify)
+    (certify.out / "report.html").write_text("my notes")
+    before = on_disk(certify.out)
+    monkeypatch.setattr("poisonfrogs.certify._parts", None)
+    assert main(given(certify)) == 2
+    refused(capsys, "report.html is there already, and is no page; choose another --out")
+    assert on_disk(certify.out) == before
+
+
+@pytest.mark.parametrize("left", ["plan.json.partial", "summary.json.partial", "report.html.partial"])
+@pytest.mark.parametrize("run_before", [False, True])
+def test_what_a_kill_leaves_does_not_block_the_same_command(left: str, run_before: bool, certify: Certify) -> None:
+    if run_before:
+        assert main(given(certify)) == 0
+    certify.out.mkdir(exist_ok=True)
+    (certify.out / left).write_text("{ torn")
+    assert main(given(certify)) == 0
+    assert not (certify.out / left).exists()
+
+
+@pytest.mark.parametrize("stopped_at", ["plan.json", "curves.json", "summary.json"])
+def test_a_run_that_is_stopped_over_an_earlier_one_is_no_finished_run(
+    stopped_at: str, certify: Certify, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Never a page of the new plan with the old figures; and the same command makes it whole."""
+    assert main(given(certify, "--seed", "1")) == 0
+    write_json = journal.write_json
+
+    def stopped(path: Path, value: object) -> None:
+        if path.name == stopped_at:
+            raise KeyboardInterrupt
+        write_json(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("poisonfrogs.journal.write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_certify(certify)
+    assert not {"summary.json", "report.html"} & {child.name for child in certify.out.iterdir()}
+    capsys.readouterr()
+    assert main(["report", str(certify.out)]) == 2
+    refused(capsys, "holds an unfinished run of certify; the same command makes it whole")
+    assert main(given(certify)) == 0
+    assert json.loads((certify.out / "summary.json").read_text())["seed"] == 0
 
 
 def test_trusted_pictures_of_an_unknown_class_are_refused(
@@ -290,6 +382,46 @@ def test_nothing_is_written_among_the_data(flag: str, certify: Certify, capsys: 
     assert on_disk(certify.data) == before
 
 
+@pytest.mark.parametrize("name", ["plan.json", "summary.json", "report.html", "answers.jsonl", ".lock"])
+def test_a_head_does_not_take_the_place_of_a_file_of_the_run(
+    name: str, certify: Certify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given(certify, "--save", f"{certify.out}/{name}")) == 2
+    refused(capsys, f"--save {certify.out}/{name} is where the run keeps a file of its own; choose another --save")
+    assert not certify.out.exists()
+
+
+def test_a_head_may_lie_in_the_run_folder_and_be_written_again(
+    certify: Certify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = certify.out / "head.safetensors"
+    for _ in range(2):
+        assert main(given(certify, "--save", str(head))) == 0
+        load_head(head)
+        (certify.out / "head.safetensors.partial").write_bytes(b"torn")
+    capsys.readouterr()
+    assert main(given(certify)) == 2
+    refused(capsys, "holds 'head.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["key", "text", "empty", "tensors", "pipe"])
+def test_a_file_that_is_no_head_is_not_overwritten_by_one(
+    kind: str, certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "thesis.txt"
+    if kind == "tensors":
+        save_file({"a": torch.zeros(1)}, path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text({"key": "-----BEGIN PRIVATE KEY-----", "text": "years of work", "empty": ""}[kind])
+    before = on_disk(tmp_path)
+    assert main(given(certify, "--save", str(path))) == 2
+    says = "is no place for a file" if kind == "pipe" else "is there already, and is no head; choose another --save"
+    refused(capsys, f"--save {path} {says}")
+    assert on_disk(tmp_path) == before
+
+
 def test_a_head_that_does_not_name_its_extractor_is_refused(certify: Certify, tmp_path: Path) -> None:
     fitted = NeighbourVotes(k=1).fit(np.eye(4), [0, 1, 0, 1])
     save_head(tmp_path / "head.safetensors", fitted, {})
@@ -312,16 +444,43 @@ def test_a_head_is_not_asked_through_another_extractor(
     refused(capsys, "broken.png cannot be read")
 
 
+def test_pictures_are_seen_as_training_pictures_are(
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More than a batch: the same answers as for all at once, never more than a batch in memory; no strips."""
+    head = tmp_path / "head.safetensors"
+    run_certify(replace(certify, save=head))
+    pictures = sorted(certify.data.rglob("*.png"))[: 2 * BATCH + 3]
+    features = load_model("toy:factory").features([Image.open(path).convert("RGB") for path in pictures])
+    expected = load_head(head)(features)
+    forward, sizes = Net.forward, []
+    monkeypatch.setattr(Net, "forward", lambda net, pixels: sizes.append(len(pixels)) or forward(net, pixels))
+    said = ask(head, pictures, certify)
+    assert sizes == [BATCH, BATCH, 3]
+    assert [one["radius"] for one in said] == expected.radius.tolist()
+    assert [one["probabilities"] for one in said] == [rounded(row) for row in expected.probabilities]
+    Image.new("RGB", (600_000, 1)).save(tmp_path / "strip.png")
+    assert main(["certify", str(pictures[0]), str(tmp_path / "strip.png"), "--head", str(head)]) == 2
+    refused(capsys, "strip.png cannot be read (600000×1 pixels: too long and thin for the view); expected a picture")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda path: path.write_bytes(b"no tensors"), "cannot be read"),
         (lambda path: save_file({"a": torch.zeros(1)}, path), "holds no certified head"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path, metadata={"card": "[" * 100_000}), "cannot be read"),
         (lambda path: _resaved(path, schema_version=99), "another version"),
         (lambda path: _resaved(path, family="magic"), "another version"),
         (lambda path: _resaved(path, family="stable"), "does not hold what"),
         (lambda path: _resaved(path, dim=13), "do not fit together"),
         (lambda path: _resaved(path, classes=["one"]), "do not fit together"),
+        (lambda path: _resaved(path, family=[]), "another version"),
+        (lambda path: _resaved(path, dim=0), "do not fit together"),
+        (lambda path: _resaved(path, dim=10**30), "do not fit together"),
+        (lambda path: _resaved(path, dim="12"), "do not fit together"),
+        (lambda path: _resaved(path, switches={"least": None}), "do not fit together"),
+        (lambda path: _resaved(path, switches={"least": 1, "member": 1}), "do not fit together"),
     ],
 )
 def test_a_file_that_is_no_head_is_refused(change, says: str, blobs, tmp_path: Path) -> None:
@@ -331,6 +490,24 @@ def test_a_file_that_is_no_head_is_refused(change, says: str, blobs, tmp_path: P
     change(path)
     with pytest.raises(InputError, match=says):
         load_head(path)
+
+
+@pytest.mark.parametrize("classifier", FITTED, ids=str)
+def test_a_head_of_nothing_is_refused(classifier, blobs, tmp_path: Path) -> None:
+    """Empty tensors, one by one; and no neighbours."""
+    x, y, _ = blobs
+    path = tmp_path / "h.safetensors"
+    save_head(path, classifier.fit(x, y), {})
+    held, card = load_file(path), load_head(path).card
+    for name, tensor in held.items():
+        save_file({**held, name: tensor[:0].clone()}, path, metadata={"card": json.dumps(card)})
+        with pytest.raises(InputError, match="do not fit together"):
+            load_head(path)
+    save_file(held, path, metadata={"card": json.dumps(card)})
+    if "k" in card["switches"]:
+        _resaved(path, switches={"k": 0})
+        with pytest.raises(InputError, match="do not fit together"):
+            load_head(path)
 
 
 def _resaved(path: Path, **changes: object) -> None:

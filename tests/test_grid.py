@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pages import copied, read
@@ -19,9 +20,10 @@ from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import AuditCommand, parse
 from poisonfrogs.data import bundled, load
-from poisonfrogs.grid import Grid, _plan, load_grid, run_grid, summarised
+from poisonfrogs.grid import Grid, _ours, _plan, _pooled, load_grid, run_grid, summarised
 from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Look, Rates, rates
+from poisonfrogs.types import InputError
 from runs import kept, on_disk, refused, rows_of
 
 ROOT = Path(__file__).parent.parent
@@ -96,10 +98,69 @@ def test_a_point_pools_the_seeds_and_says_what_the_journals_hold(done: tuple[Gri
         eligible = [row for row in rows if row["eligible"]]
         fell, marked = (sum(row[key] for row in eligible) for key in ("success", "watermark_only_success"))
         assert point["success_rate"] == round(fell / len(eligible), 6)
-        assert point["ci95"] == [round(end, 6) for end in wilson(fell, len(eligible))]
+        different = len({(row["target_id"], row["base_class"]) for row in eligible})
+        # by hand where the seeds share targets: the rate of all, as wide as so many targets make it
+        low, high = (
+            wilson(fell, len(eligible)) if different == len(eligible) else by_rate(fell / len(eligible), different)
+        )
+        assert point["ci95"] == pytest.approx([low, high], abs=1e-6)
+        assert point["n_targets"] == len({(row["target_id"], row["base_class"]) for row in rows})
         assert point["watermark_only_rate"] == round(marked / len(eligible), 6)
         assert point["control_rate"] == round(sum(row["control_wrong"] for row in rows) / 6, 6)
     assert any(point["n_success"] for point in found["points"])
+
+
+def by_rate(rate: float, n: int) -> tuple[float, float]:
+    """Wilson (1927), as the two roots of (p - rate)² = z² p (1 - p) / n."""
+    spread = 1.959963984540054**2 / n
+    low, high = sorted(np.roots([1 + spread, -2 * rate - spread, rate**2]).real)
+    return low, high
+
+
+def made_rows(target: str, **verdicts: bool | None) -> dict:
+    said = {"success": False, "watermark_only_success": None, "as_jpeg_success": None, "control_wrong": False}
+    figures = {"failed": False, "control_accuracy": 1.0, "accuracy": 1.0, "passes": 1, "linf": [0.1], "auditor": None}
+    shares = {"probabilities": [1.0, 0.0], "control_probabilities": [1.0, 0.0]}
+    return {"target_id": target, "base_class": "blue", "eligible": True, **said, **figures, **shares, **verdicts}
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5, 50])
+def test_more_seeds_of_the_same_targets_make_no_interval_narrower(seeds: int) -> None:
+    """The same ten targets under each seed, half of them felled: the interval of 5 of 10, however many trials."""
+    rows = [
+        made_rows(str(n), success=n < 5, watermark_only_success=n < 2, as_jpeg_success=n < 4) for n in range(10)
+    ] * seeds
+    point = _pooled(rows, ["blue", "red"])
+    assert (point["n"], point["n_targets"]) == (10 * seeds, 10)
+    assert (point["n_success"], point["success_rate"]) == (5 * seeds, 0.5)
+    for interval, fell in [("ci95", 5), ("watermark_only_ci95", 2), ("as_jpeg_ci95", 4), ("control_ci95", 0)]:
+        assert point[interval] == pytest.approx(wilson(fell, 10), abs=1e-6)
+
+
+def test_other_targets_do_make_it_narrower_and_a_rate_need_not_be_a_whole_number_of_them() -> None:
+    rows = [made_rows(str(n), success=n < 5) for n in range(20)]
+    assert _pooled(rows, ["blue", "red"])["ci95"] == [round(end, 6) for end in wilson(5, 20)]
+    point = _pooled(
+        [*rows, made_rows("0", success=False)], ["blue", "red"]
+    )  # one of them again: 5 of 21, of 20 targets
+    assert point["n_targets"] == 20
+    assert point["ci95"] == pytest.approx(by_rate(5 / 21, 20), abs=1e-6)
+
+
+def test_nothing_eligible_tells_nothing_under_any_number_of_seeds() -> None:
+    point = _pooled([made_rows("0", eligible=False, control_wrong=True)] * 3, ["blue", "red"])
+    assert (point["success_rate"], point["ci95"]) == (None, [0, 1])
+    assert point["control_ci95"] == pytest.approx(wilson(1, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("left", [[".lock"], ["plan.json.partial"], [".lock", "plan.json.partial"]])
+def test_what_a_kill_at_the_start_leaves_does_not_block_the_same_command(left: list[str], tmp_path: Path) -> None:
+    for name in left:
+        (tmp_path / name).touch()
+    _ours(tmp_path)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match="is not empty and holds no grid"):
+        _ours(tmp_path)
 
 
 def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(

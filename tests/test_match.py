@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_watermarks_are_found_with_opacity_and_the_other_picture(
         if finding.kind == "blend":
             other = f"test/{row // 5}" if "known" in where else f"other/{row}.png"
             right += names[finding.other] == other
-            assert finding.comparison.opacity == pytest.approx(0.3, abs=0.05)
+            assert finding.opacity == pytest.approx(0.3, abs=0.05)
     assert len(found) >= 0.95 * N
     assert right >= 0.9 * N
 
@@ -132,6 +133,68 @@ def test_a_set_is_compared_with_itself(known: Images, tmp_path: Path) -> None:
     assert found["again/5.png"]["kind"] == "blend"
     assert {found["again/5.png"]["known_id"], found["again/5.png"]["other_id"]} == {"5.png", "6.png"}
     assert all(one["id"] != one["known_id"] for one in out["findings"])
+
+
+@pytest.mark.parametrize("again", [{}, {"compress_level": 0}], ids=["the same bytes", "the same pixels"])
+def test_a_poison_stored_twice_hides_nothing_in_one_set(again: dict[str, int], known: Images, tmp_path: Path) -> None:
+    once = {"target.png": known[502], "other.png": known[1]}
+    twice = {"base": known[0], "perturbed": perturbed(known[0], 0), "blend": watermarked(known[1], known[502])}
+    made = {name: png(image) for name, image in once.items()}
+    made |= {f"{name}/1.png": png(image) for name, image in twice.items()}
+    made |= {f"{name}/2.png": png(image, **again) for name, image in twice.items()}
+    images = looked_at(plant(tmp_path / "d", made))
+    found = {images.ids[one.row]: one for one in match.match(images, images, same=True).findings}
+    assert found["perturbed/1.png"].kind == "perturbed"
+    assert images.ids[found["perturbed/1.png"].known] == "base/1.png"
+    assert found["blend/1.png"].kind == "blend"
+    explained_by = {images.ids[found["blend/1.png"].known], images.ids[found["blend/1.png"].other]}
+    assert explained_by == {"other.png", "target.png"}
+    for name in twice:  # the first of the same bytes stands for all
+        assert found[f"{name}/2.png"].kind == (found[f"{name}/1.png"].kind if again else "identical")
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "eps", "blends", "targets"),
+    [
+        pytest.param(640, 37, 0, 6, 1, id="of the blend"),  # nearer to what the base leaves than the target
+        pytest.param(94, 40, 8, 1, 6, id="of the target"),  # nearer to the blend than the base
+    ],
+)
+def test_copies_take_no_one_s_place(
+    base: int, target: int, eps: int, blends: int, targets: int, known: Images, fresh: Images, tmp_path: Path
+) -> None:
+    blend = png(perturbed(watermarked(known[base], fresh[target], 0.4), base, eps))
+    images = looked_at(plant(tmp_path / "d", {f"{i}.png": blend for i in range(blends)}))
+    pool = data.joined(known, fresh).select([base, *[len(known) + target] * targets])
+    found = [(one.row, one.kind, one.known, one.other) for one in match.match(images, pool).findings]
+    assert found == [(row, "blend", 0, 1) for row in range(blends)]
+
+
+def test_a_copy_of_a_known_picture_is_explained_by_it(known: Images, tmp_path: Path) -> None:
+    poison = perturbed(known[0], 0)
+    old = looked_at(plant(tmp_path / "known", {"base.png": png(known[0]), "poison.png": png(poison)}))
+    new = {"again.png": png(poison, compress_level=0), "bytes.png": png(poison), "encoded.jpg": jpeg(poison, 85)}
+    images = looked_at(plant(tmp_path / "new", new))
+    found = {images.ids[one.row]: (one.kind, old.ids[one.known]) for one in match.match(images, old).findings}
+    assert found == {
+        "again.png": ("identical pixels", "poison.png"),
+        "bytes.png": ("identical", "poison.png"),
+        "encoded.jpg": ("re-encoded", "poison.png"),
+    }
+
+
+def test_what_was_found_is_explained_again(known: Images, fresh: Images, tmp_path: Path) -> None:
+    made = {"0.png": png(known[3]), "1.jpg": jpeg(mirror(perturbed(known[7], 0)), 85), "2.png": png(fresh[9])}
+    images = looked_at(plant(tmp_path / "d", made | {"3.png": png(watermarked(known[8], fresh[9]))}))
+    found = match.match(images, known).findings
+    assert [one.kind for one in found] == ["identical pixels", "perturbed", "blend"]
+    for one in found:
+        said = match.explained(one, images, data.joined(known, images))
+        assert (said.kind, said.rms, said.linf, said.opacity) == (one.kind, one.rms, one.linf, one.opacity)
+        assert said.difference.shape == (32, 32, 3)
+        assert not any(isinstance(value, np.ndarray) for value in vars(one).values())  # 768 bytes a picture, no more
+    (tmp_path / "d/1.jpg").write_bytes(png(fresh[0]))
+    assert match.explained(found[1], images, data.joined(known, images)) is None
 
 
 def test_chunks_blocks_and_libraries_change_nothing(
@@ -230,6 +293,56 @@ def test_what_cannot_be_used_is_told_in_one_line(
     assert on_disk(poisoned) == before
 
 
+def test_a_run_that_was_stopped_is_gone_on_with(
+    poisoned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(poisoned)
+    save, saved = Image.Image.save, []
+
+    def stopped(image: Image.Image, path: Path) -> None:
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(image, path)
+
+    arguments = ["match", "new", "--against", "known", "--out", "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", stopped)
+        with contextlib.suppress(KeyboardInterrupt):
+            main(arguments)
+    assert len(list(Path("run/pictures").iterdir())) == 4
+    plant(Path("run"), {"findings.json": b"", "findings.json.partial": b"{", "plan.json.partial": b"{"})
+    assert main(arguments) == 1
+    assert json.loads(Path("run/findings.json").read_text())["counts"]["blend"] == 1
+    capsys.readouterr()
+    assert main(arguments) == 2
+    refused(capsys, "run is there already")
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "pictures/holiday.png", "pictures/more/000001-known.png", "journal.jsonl"]
+)
+def test_a_folder_that_holds_anything_else_is_refused(
+    name: str, poisoned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(poisoned)
+    plant(poisoned / "run", {"pictures/000001-known.png": b"", name: b"mine"})
+    before = on_disk(poisoned)
+    assert main(["match", "new", "--against", "known", "--out", "run"]) == 2
+    refused(capsys, "run is there already")
+    assert on_disk(poisoned) == before
+
+
+def test_a_link_is_not_gone_on_with(
+    poisoned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(poisoned)
+    Path("run").mkdir()
+    Path("run/pictures").symlink_to(poisoned / "new/clean")
+    assert main(["match", "new", "--against", "known", "--out", "run"]) == 2
+    refused(capsys, "run is there already")
+
+
 def test_what_cannot_be_read_is_counted_once_and_named_on_its_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +362,15 @@ def test_what_cannot_be_read_is_counted_once_and_named_on_its_side(
     said = capsys.readouterr().out
     assert "could not be read  b.png: " in said
     assert "could not be read  b.png, a known one: " in said
+
+
+def test_copies_of_what_cannot_be_read_are_named_too(known: Images, tmp_path: Path) -> None:
+    new = looked_at(plant(tmp_path / "new", {"a.png": b"torn", "b.png": b"torn", "c.png": b"known", "d.png": b"known"}))
+    old = looked_at(plant(tmp_path / "known", {"e.png": b"known", "f.png": png(known[0])}))
+    found = match.match(new, old)
+    assert [sorted(side) for side in found.unreadable] == [["a.png", "b.png", "c.png", "d.png"], ["e.png"]]
+    assert found.readable == (0, 1)
+    assert found.counts()["identical"] == len(found.findings) == 2
 
 
 @pytest.mark.parametrize("stray", [".cache/t.parquet", "t.parquet/c.png"])

@@ -38,7 +38,7 @@ def test_the_nearest_are_exact(
         monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(neighbours, "_BLOCK", block)
     queries = prepare(thumbs[:90])
-    distances, numbers = neighbours.nearest(queries, [thumbs[90:200], thumbs[200:]], prepare, 4)
+    distances, numbers = neighbours.nearest(queries, thumbs[90:], prepare, 4)
     expected, order = truth(queries, prepare(thumbs[90:]), 4)
     assert np.array_equal(numbers, order)
     assert distances == pytest.approx(expected, abs=5e-3)
@@ -48,7 +48,7 @@ def test_the_nearest_are_exact(
 def test_fewer_than_are_asked_for(by: str, thumbs: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     if by == "NumPy":
         monkeypatch.setitem(sys.modules, "faiss", None)
-    distances, numbers = neighbours.nearest(neighbours.plain(thumbs[:3]), [thumbs[:2]], neighbours.plain, 4)
+    distances, numbers = neighbours.nearest(neighbours.plain(thumbs[:3]), thumbs[:2], neighbours.plain, 4)
     assert sorted(numbers[0].tolist()) == [-1, -1, 0, 1]
     assert np.isinf(distances[:, 2:]).all()
     assert np.isfinite(distances[:, :2]).all()

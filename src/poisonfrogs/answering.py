@@ -8,9 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
+import torch
+from torch import Tensor
+
 from poisonfrogs import pipeline
 from poisonfrogs.certified.saved import load_head
-from poisonfrogs.images import files
+from poisonfrogs.features import seen
+from poisonfrogs.images import Images, files
+from poisonfrogs.models import BATCH, Net
 from poisonfrogs.pictures import Unreadable
 from poisonfrogs.plan import Pipeline, validate_pipeline
 from poisonfrogs.stats import rounded
@@ -43,13 +48,8 @@ def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]
             "give the file they were in with --weights"
         )
     images = files([str(path) for path in pictures], [0] * len(pictures))
-    for i, path in enumerate(images.ids):
-        try:
-            images[i]
-        except Unreadable as why:
-            raise InputError(f"{path} cannot be read ({why}); expected a picture") from None
     with pipeline.threads(options.threads or os.cpu_count() or 1):
-        said = loaded(net.features(images))
+        said = loaded(_features(net, images))
     return [
         {
             "picture": path,
@@ -61,3 +61,19 @@ def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]
             images.ids, said.codes.tolist(), said.radius.tolist(), said.probabilities, strict=True
         )
     ]
+
+
+def _features(net: Net, images: Images) -> Tensor:
+    """Features (n, d), in batches that fit in memory. Raises InputError for a picture that cannot be seen."""
+    features = torch.empty(len(images), net.dim)
+    for start in range(0, len(images), BATCH):
+        batch = range(start, min(start + BATCH, len(images)))
+        features[start : batch.stop] = net.forward([_pixels(net, images, i) for i in batch])
+    return features
+
+
+def _pixels(net: Net, images: Images, i: int) -> Tensor:
+    result = seen(net, images, i)
+    if isinstance(result, Unreadable):
+        raise InputError(f"{images.ids[i]} cannot be read ({result}); expected a picture")
+    return result[0]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from poisonfrogs import data, journal, pipeline, plan
 from poisonfrogs.certified import Answers, CertifiedClassifier, NeighbourVotes, PartitionVotes, RadiusVotes, StableHead
-from poisonfrogs.certified.saved import family, parameters, save_head
+from poisonfrogs.certified.saved import family, parameters, read, save_head
 from poisonfrogs.images import Images
 from poisonfrogs.logistic import Rows
 from poisonfrogs.models import Net
@@ -27,6 +28,7 @@ from poisonfrogs.types import Certificate, CertifySummary, InputError
 
 SCHEMA_VERSION = 1
 FILES = {"plan.json", "summary.json", "curves.json", "answers.jsonl", "report.html", ".lock"}  # of a run
+PARTIAL = {f"{name}.partial" for name in FILES}  # what a killed run leaves
 SHARES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3)  # of the training pictures, at which the frontier is given
 CURVE = 60  # points of a curve at most
 ASSUMPTIONS = (
@@ -81,14 +83,7 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
     _check_places(certify)
     with pipeline.threads(certify.threads or os.cpu_count() or 1):
         net, dataset, parts = _parts(certify, progress)
-        n_train = len(parts["train"].features)
-        against = plan.operations(certify.against, n_train)
-        proposed = candidates(against, n_train, len(dataset.classes))
-        if certify.trusted is None and not isinstance(proposed[0], NeighbourVotes):
-            raise InputError(
-                f"--against {certify.against} is too much for {n_train} training pictures without --trusted; give "
-                "fewer operations, or pictures to choose the head on"
-            )
+        against, proposed = _proposed(certify, len(parts["train"].features), len(dataset.classes))
         measured = []
         for number, classifier in enumerate(proposed):
             progress(f"heads: {family(classifier)}", number, len(proposed))
@@ -105,7 +100,7 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
 
 
 def candidates(against: int, n_train: int, classes: int) -> list[CertifiedClassifier]:
-    """The frontier's classifiers, for so many operations; the first is the one to take where nothing is trusted.
+    """The frontier's classifiers, for so many operations; the first is that of the rule, where there is room for it.
 
     Of the training pictures only their number matters, for what is left out.
     """
@@ -119,15 +114,53 @@ def candidates(against: int, n_train: int, classes: int) -> list[CertifiedClassi
     ]
 
 
+def _proposed(certify: Certify, n_train: int, classes: int) -> tuple[int, list[CertifiedClassifier]]:
+    """Operations to withstand, and the candidates. Raises InputError for more operations than the pictures allow."""
+    against = plan.operations(certify.against, n_train)
+    if against > n_train:
+        raise InputError(f"--against {certify.against} is more than the {n_train} training pictures; give fewer")
+    proposed = candidates(against, n_train, classes)
+    if certify.trusted is None and proposed[0].get_params().get("k") != against * VOTERS + 1:
+        raise InputError(
+            f"--against {certify.against} is too much for {n_train} training pictures without --trusted; give "
+            "fewer operations, or pictures to choose the head on"
+        )
+    return against, proposed
+
+
 def _check_places(certify: Certify) -> None:
+    """Raises InputError for places where something would be lost that certify did not write."""
     out, save = certify.out, certify.save
-    if save and (save.is_dir() or not save.parent.is_dir()):
-        raise InputError(f"--save {save} is no place for a file; expected a name such as head.safetensors, in a folder")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
+    ours = FILES | PARTIAL
+    if save:
+        within = save.parent.resolve() == out.resolve()
+        _check_save(save, within)
+        ours |= {save.name, f"{save.name}.partial"} if within else set()
     held = {child.name for child in out.iterdir()} if out.exists() else set()
-    if held - FILES:
-        raise InputError(f"--out {out} holds {min(held - FILES)!r}, which is not of a run of certify; choose another")
+    if held - ours:
+        raise InputError(f"--out {out} holds {min(held - ours)!r}, which is not of a run of certify; choose another")
+    if held <= {".lock", *PARTIAL}:
+        return
+    if journal.kind_of(out) != "certify":
+        raise InputError(f"--out {out} is not empty and holds no run of certify; choose another folder")
+    page = out / "report.html"
+    if page.exists() and not journal.is_page(page):
+        raise InputError(f"{page} is there already, and is no page; choose another --out")
+
+
+def _check_save(save: Path, within: bool) -> None:
+    """`within`: whether it lies in the run folder, which need not be there yet."""
+    if (save.exists() and not save.is_file()) or not (within or save.parent.is_dir()):
+        raise InputError(f"--save {save} is no place for a file; expected a name such as head.safetensors, in a folder")
+    if within and save.name in FILES | PARTIAL:
+        raise InputError(f"--save {save} is where the run keeps a file of its own; choose another --save")
+    if save.exists():
+        try:
+            read(save)
+        except InputError:
+            raise InputError(f"--save {save} is there already, and is no head; choose another --save") from None
 
 
 def _parts(certify: Certify, progress: Progress) -> tuple[Net, data.DataSet, dict[str, Part]]:
@@ -255,7 +288,7 @@ def _model(certify: Certify, net: Net) -> dict[str, Any]:
 
 
 def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
-    """The run folder; summary.json last."""
+    """The run folder; summary.json last, which makes it whole: an earlier run's goes before anything is written."""
     out, test, classes = run.certify.out, run.test, run.dataset.classes
     out.mkdir(parents=True, exist_ok=True)
     written = {
@@ -278,6 +311,8 @@ def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
         for name, label, code, radius in answers
     ]
     with journal.one_writer(out):
+        for name in ("summary.json", "report.html"):
+            (out / name).unlink(missing_ok=True)
         journal.write_json(out / "plan.json", written)
         journal.write_json(out / "curves.json", [_curve(one, test.labels) for one in run.measured])
         journal.write_bytes(out / "answers.jsonl", b"".join(map(journal.encode, rows)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from importlib import metadata
 from pathlib import Path
@@ -13,12 +14,15 @@ from PIL import Image
 
 from poisonfrogs import compare, data, journal, plan
 from poisonfrogs.images import Images, joined
-from poisonfrogs.match import SUSPICIOUS, Finding, Matches, match
+from poisonfrogs.match import SUSPICIOUS, Finding, Matches, explained, match
 from poisonfrogs.progress import Progress
 from poisonfrogs.types import InputError
 
 SCHEMA_VERSION = 1
 DRAWN = 200  # findings whose pictures are written, at most
+_BEFORE_THE_PLAN = re.compile(  # what a run that was stopped may leave
+    r"pictures(/\d{6,}-(picture|known|other|difference)\.png)?|findings\.json(\.partial)?|plan\.json\.partial"
+)
 _LIMITS = {
     "rms": compare.LIMIT,
     "area_linf": compare.AREA,
@@ -66,10 +70,16 @@ def _same(path: str, known_path: str) -> bool:
 
 
 def _check_place(out: Path, *read: str) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and _may_go_on(out)):
         raise InputError(f"--out {out} is there already; choose a name that is not yet taken")
     for path in read:
         plan.refuse_inside(Path(path), {"--out": out})
+
+
+def _may_go_on(out: Path) -> bool:
+    """Whether a folder is empty, or holds nothing but what a run that was stopped has written; links lead elsewhere."""
+    names = (path.relative_to(out).as_posix() if not path.is_symlink() else "" for path in out.rglob("*"))
+    return all(map(_BEFORE_THE_PLAN.fullmatch, names))
 
 
 def _summary(
@@ -91,15 +101,14 @@ def _summary(
 
 
 def _row(finding: Finding, images: Images, numbered: Images) -> dict[str, Any]:
-    said = finding.comparison
     return {
         "id": images.ids[finding.row],
         "known_id": numbered.ids[finding.known],
         "kind": finding.kind,
         "mirrored": finding.mirrored,
-        "linf": round(said.linf, 6) if said else 0.0,
-        "rms": round(said.rms, 6) if said else 0.0,
-        "opacity": round(said.opacity, 4) if said and said.opacity is not None else None,
+        "linf": round(finding.linf, 6),
+        "rms": round(finding.rms, 6),
+        "opacity": round(finding.opacity, 4) if finding.opacity is not None else None,
         "other_id": numbered.ids[finding.other] if finding.other is not None else None,
         "pictures": None,
     }
@@ -113,8 +122,8 @@ def _draw(out: Path, found: Matches, rows: list[dict[str, Any]], images: Images,
         drawn = {"picture": images[finding.row], "known": numbered[finding.known]}
         if finding.other is not None:
             drawn["other"] = numbered[finding.other]
-        if finding.comparison is not None:
-            drawn["difference"], rows[i]["magnified"] = magnified(finding.comparison.difference)
+        if said := explained(finding, images, numbered):
+            drawn["difference"], rows[i]["magnified"] = magnified(said.difference)
         rows[i]["pictures"] = {name: f"pictures/{finding.row:06d}-{name}.png" for name in drawn}
         for name, picture in drawn.items():
             picture.save(out / rows[i]["pictures"][name])

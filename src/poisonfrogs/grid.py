@@ -21,6 +21,7 @@ from poisonfrogs.data import DataSet
 from poisonfrogs.plan import WHERE, Audit
 from poisonfrogs.plan_file import options_of
 from poisonfrogs.progress import Progress
+from poisonfrogs.stats import rounded, wilson_of_rate
 from poisonfrogs.summary import counted
 from poisonfrogs.text import written
 from poisonfrogs.types import InputError
@@ -32,6 +33,12 @@ KEPT = (
     "control_rate", "control_ci95", "n_failed_trials", "median_confidence", "clean_accuracy", "mean_accuracy_drop",
     "worst_accuracy_drop", "median_passes", "median_linf", "as_jpeg_rate", "as_jpeg_ci95",
 )  # fmt: skip
+VERDICTS = {  # interval of a point -> what each row says for it
+    "ci95": "success",
+    "watermark_only_ci95": "watermark_only_success",
+    "as_jpeg_ci95": "as_jpeg_success",
+    "control_ci95": "control_wrong",
+}
 
 
 @dataclass(frozen=True)
@@ -157,8 +164,7 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
         held.setdefault(str(point), []).extend(known[name].rows)
         cleans.setdefault(str(point), []).append(found["clean_network"])
     summed = [
-        point | _kept(counted(held[key], classes)) | {"clean_network": _mean(cleans[key])}
-        for key, point in points.items()
+        point | _pooled(held[key], classes) | {"clean_network": _mean(cleans[key])} for key, point in points.items()
     ]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -188,8 +194,22 @@ def _mean(cleans: Sequence[Any]) -> dict[str, float] | None:
     return {key: fmean(one[key] for one in cleans) for key in measured} if all(cleans) else None
 
 
-def _kept(found: Any) -> dict[str, Any]:
-    return {"n": found["n_trials"], **{key: found[key] for key in KEPT}}
+def _pooled(rows: Sequence[journal.Row], classes: Sequence[str]) -> dict[str, Any]:
+    """The figures of a point. Under another seed the same target is no new one: an interval is as wide as its number of
+    targets makes it, not its number of trials.
+    """
+    found: dict[str, Any] = {**counted(rows, classes)}
+    eligible = [row for row in rows if row["eligible"]]
+    for interval, verdict in VERDICTS.items():
+        asked = [row for row in (rows if interval == "control_ci95" else eligible) if row[verdict] is not None]
+        if _targets(asked) < len(asked):
+            found[interval] = rounded(wilson_of_rate(fmean(row[verdict] for row in asked), _targets(asked)))
+    return {"n": len(rows), "n_targets": _targets(rows), **{key: found[key] for key in KEPT}}
+
+
+def _targets(rows: Sequence[journal.Row]) -> int:
+    """Different targets; one that is to become two classes counts as two."""
+    return len({(row["target_id"], row["base_class"]) for row in rows})
 
 
 def _possible(grid: Grid) -> tuple[DataSet, dict[str, int]]:
@@ -283,13 +303,9 @@ def _same(grid: Grid) -> dict[str, Any]:
 def _ours(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
-    if not out.exists() or not any(child.name != ".lock" for child in out.iterdir()):
+    if not out.exists() or {child.name for child in out.iterdir()} <= {".lock", "plan.json.partial"}:  # of a kill
         return
-    try:
-        kind = json.loads((out / "plan.json").read_bytes()).get("kind")
-    except (OSError, ValueError, AttributeError):
-        kind = None
-    if kind != "grid":
+    if journal.kind_of(out) != "grid":
         raise InputError(f"--out {out} is not empty and holds no grid; choose another folder")
 
 

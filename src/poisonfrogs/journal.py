@@ -73,6 +73,23 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode("ascii") + b"\n")
 
 
+def kind_of(folder: Path) -> str | None:
+    """The kind of run that a folder's plan.json names; None where it is none."""
+    try:
+        return str(json.loads((folder / "plan.json").read_bytes())["kind"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file may be a page that `report` wrote."""
+    start = b"<!doctype html>"
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(start)).lower() == start
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either there whole or not at all."""
     partial = path.with_name(path.name + ".partial")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from poisonfrogs.compare import LIMIT, OPACITIES, Comparison, blend, compare
-from poisonfrogs.images import Images
+from poisonfrogs.images import Images, joined
 from poisonfrogs.neighbours import DIM, coarse, halved, mirrored, nearest, normalised, plain, thumbnails, unit
 from poisonfrogs.pictures import Unreadable
 from poisonfrogs.progress import Progress, foretelling
@@ -26,7 +27,7 @@ _OTHERS = 5  # pictures looked at for what a base leaves unexplained
 _PROPOSED = LIMIT + 4 / 255  # of thumbnails, which are rounded, and know nothing of a file's encoding
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Finding:
     """A picture that is a copy of a known one."""
 
@@ -34,7 +35,9 @@ class Finding:
     known: int
     kind: str  # one of KINDS
     mirrored: bool = False
-    comparison: Comparison | None = None  # None for identical files
+    rms: float = 0.0  # of what is left, pixels in [0, 1]
+    linf: float = 0.0
+    opacity: float | None = None  # of the other picture, of a blend
     other: int | None = None  # of a blend: number of the other picture, the known ones first, then those looked at
 
 
@@ -64,26 +67,60 @@ def match(
     for images, name in ((data, "looked at"), (known, "known")):
         if not len(images):
             raise InputError(f"there are no pictures among those {name}; nothing could be compared")
-    search = _Search.over(data, known, same, progress)
-    findings = {finding.row: finding for finding in search.identical()}
-    todo = [i for i in range(len(data)) if i not in findings and i not in search.unreadable_data]
-    tell = foretelling(progress, f"comparing ({'faiss' if _has_faiss() else 'NumPy'})", len(todo))
-    tell(0)
-    for rows in _chunks(todo):
-        found = list(search.copies(rows))
-        findings |= {finding.row: finding for finding in found}
-        left = np.array([row for row in rows if row not in findings], dtype=np.int64)
-        findings |= {finding.row: finding for finding in search.blends(left)}
-        tell(len(rows))
-    unreadable = {data.ids[i]: why for i, why in search.unreadable_data.items()}
-    unknown = {} if same else {known.ids[i]: why for i, why in search.unreadable_known.items()}
+    everything = known if same else joined(known, data)
+    firsts, places = _distinct(everything.hashes)
+    n_known = int(np.searchsorted(firsts, len(known)))
+    search = _Search.over(everything.select(firsts), n_known, same, progress)
+    found = search.findings(progress)
+    why = [search.unreadable.get(place) for place in places]
+    of_data, of_known = why[-len(data) :], why[: len(known)]
     return Matches(
-        findings=tuple(findings[row] for row in sorted(findings)),
+        findings=tuple(_of_all(found, firsts, places, n_known, len(everything) - len(data))),
         looked_at=len(data),
         known=len(known),
-        readable=(len(data) - len(search.unreadable_data), len(known) - len(search.unreadable_known)),
-        unreadable=(unreadable, unknown),
+        readable=(of_data.count(None), of_known.count(None)),
+        unreadable=(_named(data, of_data), {} if same else _named(known, of_known)),
     )
+
+
+def explained(finding: Finding, data: Images, numbered: Images) -> Comparison | None:
+    """A finding once more, with the difference that it does not keep; `numbered`: the known ones, then `data`.
+
+    None for pictures that have changed meanwhile. Raises Unreadable.
+    """
+    picture, content = _read(data, finding.row)
+    other = None if finding.other is None else numbered[finding.other]
+    return _explanation(picture, content, numbered[finding.known], other, finding.mirrored)
+
+
+def _distinct(hashes: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The first picture of each content; and of every picture, which of these has its content.
+
+    Copies would take the places of what is near, and hide it.
+
+    >>> _distinct(["a", "b", "a", "c"])
+    ([0, 1, 3], [0, 1, 0, 2])
+    """
+    seen: dict[str, int] = {}
+    places = [seen.setdefault(content, len(seen)) for content in hashes]
+    return np.unique(places, return_index=True)[1].tolist(), places
+
+
+def _of_all(
+    found: dict[int, Finding], firsts: list[int], places: list[int], n_known: int, offset: int
+) -> Iterator[Finding]:
+    """The findings of distinct pictures told of every picture looked at (those from `offset` on), by its own number."""
+    for number, place in enumerate(places[offset:], offset):
+        if place < n_known and firsts[place] != number:
+            yield Finding(number - offset, firsts[place], "identical")
+        elif place in found:
+            one = found[place]
+            other = None if one.other is None else firsts[one.other]
+            yield replace(one, row=number - offset, known=firsts[one.known], other=other)
+
+
+def _named(images: Images, why: Sequence[str | None]) -> dict[str, str]:
+    return {name: said for name, said in zip(images.ids, why, strict=True) if said is not None}
 
 
 def _chunks(todo: Sequence[int]) -> Iterator[np.ndarray]:
@@ -93,120 +130,116 @@ def _chunks(todo: Sequence[int]) -> Iterator[np.ndarray]:
         yield np.array(todo[start:end], dtype=np.int64)
 
 
+class _Candidate(NamedTuple):
+    """What a picture may be explained by."""
+
+    known: int
+    mirrored: bool
+    other: int | None = None
+
+
+_Candidates = dict[int, list[_Candidate]]  # by the picture that they may explain
+
+
 @dataclass(frozen=True, eq=False)
 class _Search:
-    data: Images
-    known: Images
-    same: bool
-    looked_at: np.ndarray  # thumbnails of `data`
-    thumbs: np.ndarray  # thumbnails of `known`
-    unreadable_data: dict[int, str]
-    unreadable_known: dict[int, str]
+    images: Images  # no two of the same content, the known ones first
+    known: int  # how many of them are known
+    same: bool  # the known ones are themselves looked at, and no others
+    thumbs: np.ndarray
+    unreadable: dict[int, str]
 
     @classmethod
-    def over(cls, data: Images, known: Images, same: bool, progress: Progress) -> _Search:
-        thumbs, unknown = thumbnails(known, foretelling(progress, "reading the known pictures", len(known)))
-        looked_at, unread = (
-            (thumbs, unknown) if same else thumbnails(data, foretelling(progress, "reading the pictures", len(data)))
-        )
-        return cls(data, known, same, looked_at, thumbs, unread, unknown)
+    def over(cls, images: Images, known: int, same: bool, progress: Progress) -> _Search:
+        thumbs, unreadable = thumbnails(images, foretelling(progress, "reading the pictures", len(images)))
+        return cls(images, known, same, thumbs, unreadable)
 
-    def identical(self) -> Iterator[Finding]:
-        """Files that are the same bytes, without a picture being looked at."""
-        first: dict[str, int] = {}
-        for i, content in enumerate(self.known.hashes):
-            first.setdefault(content, i)
-        for row, content in enumerate(self.data.hashes):
-            number = first.get(content)
-            if number is not None and not (self.same and number == row):
-                yield Finding(row, number, "identical")
+    def findings(self, progress: Progress) -> dict[int, Finding]:
+        """By the picture that is a copy: the known one that explains it best."""
+        looked_at = range(0 if self.same else self.known, len(self.images))
+        todo = [row for row in looked_at if row not in self.unreadable]
+        tell = foretelling(progress, f"comparing ({'faiss' if _has_faiss() else 'NumPy'})", len(todo))
+        tell(0)
+        found: dict[int, Finding] = {}
+        for rows in _chunks(todo):
+            found |= self._best(self._copies(rows))
+            left = [row for row in rows.tolist() if row not in found or not self._final(found[row])]
+            found |= self._best(self._blends(np.array(left, dtype=np.int64)))
+            tell(len(rows))
+        return found
 
-    def copies(self, rows: np.ndarray) -> Iterator[Finding]:
-        """Copies, each with the known picture that explains it best."""
-        near: dict[int, list[tuple[int, bool]]] = {}
+    def _final(self, finding: Finding) -> bool:
+        """Whether a better one need not be looked for: in one set, a poison and its copies explain each other."""
+        return not self.same or finding.kind in SUSPICIOUS
+
+    def _best(self, candidates: _Candidates) -> dict[int, Finding]:
+        found = {}
+        for row, proposed in candidates.items():
+            if explanations := list(self._explanations(row, proposed)):
+                found[row] = min(explanations, key=lambda one: (not self._final(one), one.rms))
+        return found
+
+    def _explanations(self, row: int, candidates: Sequence[_Candidate]) -> Iterator[Finding]:
+        picture, content = _read(self.images, row)
+        for known, flipped, number in candidates:
+            try:
+                other = None if number is None else self.images[number]
+                said = _explanation(picture, content, self.images[known], other, flipped)
+            except Unreadable:
+                continue
+            if said:
+                yield Finding(row, known, said.kind, flipped, said.rms, said.linf, said.opacity, number)
+
+    def _copies(self, rows: np.ndarray) -> _Candidates:
+        """Known pictures that are near."""
+        near: _Candidates = {}
         for flipped in (False, True):
             queries = self._queries(rows, flipped)
-            distances, numbers = nearest(plain(queries), [self.thumbs], plain, _NEAR + self.same)
-            close = np.sqrt(distances / DIM) <= _PROPOSED
+            distances, numbers = nearest(plain(queries), self.thumbs[: self.known], plain, _NEAR + self.same)
+            close = (np.sqrt(distances / DIM) <= _PROPOSED) & (numbers != rows[:, None])
             for at, column in np.argwhere(close):
-                near.setdefault(int(rows[at]), []).append((int(numbers[at, column]), flipped))
-        for row, candidates in near.items():
-            best = self._best_copy(row, candidates)
-            if best is not None:
-                yield best
+                near.setdefault(int(rows[at]), []).append(_Candidate(int(numbers[at, column]), flipped))
+        return near
 
-    def _best_copy(self, row: int, candidates: Sequence[tuple[int, bool]]) -> Finding | None:
-        picture, content = self._picture(row)
-        best: Finding | None = None
-        for number, flipped in candidates:
-            if number in self.unreadable_known or (self.same and number == row):
-                continue
-            found = compare(picture, content, self.known[number], flipped)
-            if found and (best is None or best.comparison is None or found.rms < best.comparison.rms):
-                best = Finding(row, number, found.kind, flipped, found)
-        return best
-
-    def blends(self, rows: np.ndarray) -> Iterator[Finding]:
-        """Pictures that are a known one with another blended in: what the base leaves unexplained is looked up."""
-        near: dict[int, list[tuple[int, bool, int]]] = {}
+    def _blends(self, rows: np.ndarray) -> _Candidates:
+        """Known pictures and what may be blended in: what the base leaves unexplained is looked up."""
+        near: _Candidates = {}
         for flipped in (False, True):
-            for row, number, other in self._proposed(rows, flipped):
-                near.setdefault(row, []).append((number, flipped, other))
-        for row, candidates in near.items():
-            found = self._best_blend(row, candidates)
-            if found is not None:
-                yield found
+            for row, known, other in self._proposed(rows, flipped):
+                near.setdefault(row, []).append(_Candidate(known, flipped, other))
+        return near
 
     def _proposed(self, rows: np.ndarray, flipped: bool) -> Iterator[tuple[int, int, int]]:
         """(picture, its base, the other picture) that explain each other at the size of thumbnails."""
         queries = self._queries(rows, flipped)
-        distances, numbers = nearest(normalised(queries), [self.thumbs], normalised, _NEAR + self.same)
-        at, column = np.nonzero(1 - distances / 2 >= _ALIKE)
-        bases = numbers[at, column]
-        apart = ~(self.same & (bases == rows[at]))
-        at, bases = at[apart], bases[apart]
+        distances, numbers = nearest(normalised(queries), self.thumbs[: self.known], normalised, _NEAR + self.same)
+        at, column = np.nonzero((1 - distances / 2 >= _ALIKE) & (numbers != rows[:, None]))
         if not len(at):
             return
+        bases = numbers[at, column]
         pixels, base = plain(queries[at]), plain(self.thumbs[bases])
-        pool = [self.thumbs] if self.same else [self.thumbs, self.looked_at]
-        _, others = nearest(_unexplained(halved(pixels), halved(base)), pool, coarse, _OTHERS)
-        own = rows[at] + (0 if self.same else len(self.known))
+        _, others = nearest(_unexplained(halved(pixels), halved(base)), self.thumbs, coarse, _OTHERS)
         for number in others.T:
-            fits = (number >= 0) & (number != own) & (number != bases)
-            mark = plain(self._thumbs_of(np.where(fits, number, 0)))
-            fits &= _blended(pixels, base, mark)
+            fits = (number >= 0) & (number != rows[at]) & (number != bases)
+            fits &= _blended(pixels, base, plain(self.thumbs[np.where(fits, number, 0)]))
             yield from zip(*(part[fits].tolist() for part in (rows[at], bases, number)), strict=True)
 
-    def _best_blend(self, row: int, candidates: Sequence[tuple[int, bool, int]]) -> Finding | None:
-        picture, content = self._picture(row)
-        best: Finding | None = None
-        for number, flipped, other in candidates:
-            try:
-                found = blend(picture, content, self.known[number], self.image(other), flipped)
-            except Unreadable:
-                continue
-            if found and (best is None or best.comparison is None or found.rms < best.comparison.rms):
-                best = Finding(row, number, "blend", flipped, found, other)
-        return best
-
-    def image(self, number: int) -> Image.Image:
-        """A picture by its number, the known ones first."""
-        found: Image.Image = self.known[number] if number < len(self.known) else self.data[number - len(self.known)]
-        return found
-
-    def _thumbs_of(self, numbers: np.ndarray) -> np.ndarray:
-        inside = numbers < len(self.known)
-        found = self.thumbs[np.where(inside, numbers, 0)]
-        if not self.same:
-            found[~inside] = self.looked_at[numbers[~inside] - len(self.known)]
-        return found
-
     def _queries(self, rows: np.ndarray, flipped: bool) -> np.ndarray:
-        return mirrored(self.looked_at[rows]) if flipped else self.looked_at[rows]
+        return mirrored(self.thumbs[rows]) if flipped else self.thumbs[rows]
 
-    def _picture(self, row: int) -> tuple[Image.Image, bytes | None]:
-        content = self.data.source.read(int(self.data.rows[row]))
-        return self.data[row], content if isinstance(content, bytes) else None
+
+def _read(images: Images, row: int) -> tuple[Image.Image, bytes | None]:
+    """A picture, and the bytes of its file where it has one."""
+    content = images.source.read(int(images.rows[row]))
+    return images[row], content if isinstance(content, bytes) else None
+
+
+def _explanation(
+    picture: Image.Image, content: bytes | None, known: Image.Image, other: Image.Image | None, flipped: bool
+) -> Comparison | None:
+    if other is None:
+        return compare(picture, content, known, flipped)
+    return blend(picture, content, known, other, flipped)
 
 
 def _unexplained(pixels: np.ndarray, base: np.ndarray) -> np.ndarray:

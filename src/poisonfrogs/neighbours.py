@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -90,26 +90,19 @@ def mirrored(pictures: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pictures[:, :, ::-1])
 
 
-def nearest(
-    queries: np.ndarray, known: Sequence[np.ndarray], prepare: Prepare, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of all `known` thumbnails (several arrays, numbered through) to each query.
+def nearest(queries: np.ndarray, known: np.ndarray, prepare: Prepare, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of the `known` thumbnails to each query.
 
     Squared distances, float32 (n, k), nearest first, and numbers, int64 (n, k). Only a block of `known` is ever
     prepared at a time. Where there are fewer than k, distances are infinite and numbers -1.
     """
     distances = np.full((len(queries), k), np.inf, dtype=np.float32)
     numbers = np.full((len(queries), k), -1, dtype=np.int64)
-    offset = 0
-    for part in known:
-        for start in range(0, len(part), _BLOCK):
-            block = prepare(part[start : start + _BLOCK])
-            for rows in (slice(at, at + _BLOCK) for at in range(0, len(queries), _BLOCK)):
-                found, which = _within(queries[rows], block, min(k, len(block)))
-                distances[rows], numbers[rows] = _merged(
-                    distances[rows], numbers[rows], found, which + (offset + start), k
-                )
-        offset += len(part)
+    for start in range(0, len(known), _BLOCK):
+        block = prepare(known[start : start + _BLOCK])
+        for rows in (slice(at, at + _BLOCK) for at in range(0, len(queries), _BLOCK)):
+            found, which = _within(queries[rows], block, min(k, len(block)))
+            distances[rows], numbers[rows] = _merged(distances[rows], numbers[rows], found, which + start, k)
     return distances, numbers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
 
@@ -17,6 +18,17 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def wilson_of_rate(rate: float, n: int) -> tuple[float, float]:
+    """The same for a rate that need not be a whole number of n > 0.
+
+    >>> [round(x, 4) for x in wilson_of_rate(0.25, 20)]  # 5 of 20
+    [0.1119, 0.4687]
+    """
+    spread = NormalDist().inv_cdf(0.975) ** 2 / n
+    centre, half = rate + spread / 2, (spread * rate * (1 - rate) + spread**2 / 4) ** 0.5
+    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
 
 
 def rounded(values: Any) -> list[float]:

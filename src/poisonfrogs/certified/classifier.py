@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -42,7 +43,7 @@ class Answers(NamedTuple):
 class Head(nn.Module):
     """A fitted certified classifier: features (n, d) -> Answers, on any device and in any batch the same.
 
-    Tensors become buffers, whole numbers and switches attributes.
+    Tensors become buffers, whole numbers and switches attributes. `.half()` of a network leaves them as they are.
     """
 
     card: dict[str, Any]  # of a head that was loaded
@@ -69,6 +70,11 @@ class Head(nn.Module):
     def answer(self, whole: Tensor) -> Answers:
         """Answer rows of whole numbers; a negative radius is that of a tie."""
         raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # the proof is about the fitted numbers: they move to another device, and are never rounded to another type
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 class CertifiedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -212,4 +218,11 @@ def _coded(y: ArrayLike, classes: ArrayLike | None) -> tuple[Matrix, Matrix]:
         if not len(known):
             raise ValueError("classes is empty; expected the labels there are")
     number = {label: code for code, label in enumerate(known.tolist())}
-    return known, np.array([number.get(label, -1) for label in labels.tolist()], dtype=np.int64)
+    return known, np.array([_number(number, label) for label in labels.tolist()], dtype=np.int64)
+
+
+def _number(numbers: Mapping[Any, int], label: Any) -> int:
+    try:
+        return numbers.get(label, -1)
+    except TypeError:  # a list, say, which has no hash
+        return -1

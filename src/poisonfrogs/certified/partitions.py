@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
 from poisonfrogs.certified.classifier import (
     LEVELS,
@@ -90,7 +90,9 @@ class PartitionHead(Head):
         """See Head."""
         scores = product(whole, self.weight.flatten(1)).unflatten(1, self.bias.shape) + self.bias
         voting = self.bias.isfinite().any(1)  # an empty partition abstains
-        votes = (one_hot(scores.argmax(2), self.bias.shape[1]) * voting[:, None]).sum(1)
+        first = scores.argmax(2)
+        votes = torch.zeros_like(scores[:, 0], dtype=torch.int64)
+        votes = votes.scatter_add_(1, first, voting.long().expand_as(first))
         if self.run_off:
             return _elected(scores, votes)
         codes = votes.argmax(1)

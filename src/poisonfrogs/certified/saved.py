@@ -62,30 +62,37 @@ def load_head(path: str | Path) -> Head:
     head)`.
     Raises InputError for a file that is missing or is no certified head.
     """
+    card, tensors = read(path)
+    kinds = FAMILIES.get(str(card.get("family")))
+    if card.get("schema_version") != SCHEMA_VERSION or kinds is None:
+        raise InputError(f"{path} was written by another version of poisonfrogs; save the head again")
+    kind, switches = kinds[1], card.get("switches")
+    if not isinstance(switches, dict) or tensors.keys() | switches.keys() != kind.__annotations__.keys():
+        raise InputError(f"{path} does not hold what a head of {card['family']} votes needs; save the head again")
+    try:
+        head = kind(**tensors, **switches)
+        shape = head(torch.ones(1, card["dim"])).probabilities.shape
+        fits = shape == (1, len(card["classes"])) and all(tensor.numel() for tensor in tensors.values())
+    except (AttributeError, LookupError, OverflowError, RuntimeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"the tensors in {path} do not fit together; save the head again")
+    head.card = card
+    return head
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The card and the tensors of a saved head of any version. Raises InputError for a file that is none."""
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {}).get("card", "null"))
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"no head file {path}; poisonfrogs certify --save FILE writes one") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as safetensors ({error}); expected what certify --save wrote"
         ) from None
     if not isinstance(card, dict) or card.get("kind") != "certified-head":
         raise InputError(f"{path} holds no certified head; expected what poisonfrogs certify --save wrote")
-    if card.get("schema_version") != SCHEMA_VERSION or card.get("family") not in FAMILIES:
-        raise InputError(f"{path} was written by another version of poisonfrogs; save the head again")
-    kind = FAMILIES[card["family"]][1]
-    switches = card.get("switches")
-    if not isinstance(switches, dict) or tensors.keys() | switches.keys() != kind.__annotations__.keys():
-        raise InputError(f"{path} does not hold what a head of {card['family']} votes needs; save the head again")
-    head = kind(**tensors, **switches)
-    head.card = card
-    try:
-        fits = head(torch.ones(1, card["dim"])).probabilities.shape == (1, len(card["classes"]))
-    except (KeyError, RuntimeError, TypeError):
-        fits = False
-    if not fits:
-        raise InputError(f"the tensors in {path} do not fit together; save the head again")
-    return head
+    return card, tensors

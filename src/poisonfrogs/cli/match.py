@@ -15,7 +15,8 @@ from poisonfrogs.cli.show import printed, progress
 class MatchCommand:
     """Find pictures that are slightly changed copies of known ones: exit 1 if there is one.
 
-    Copies that are the same bytes or pixels, or are only re-encoded or resized, are told, and are no finding.
+    Copies that are the same bytes or pixels, or are only re-encoded as JPEG or resized, are told, and are no finding;
+    re-encoded as anything else (lossy WebP, GIF), they are told as perturbed.
     """
 
     data: Positional[str]
@@ -23,7 +24,7 @@ class MatchCommand:
     against: str
     """The known pictures: trusted originals, last month's data, another set; DATA itself finds its duplicates."""
     out: Path | None = None
-    """Run folder to write, with the pictures of what was found; a name not yet taken, or an empty folder."""
+    """Run folder to write, with the pictures found; a new name, an empty folder, or what a stopped match left."""
     format: Literal["table", "json"] = "table"
     """What to print on stdout."""
 

@@ -29,8 +29,6 @@ from poisonfrogs.report.sections import (
 )
 from poisonfrogs.types import InputError
 
-_START = b"<!doctype html>"  # of a page, in lower case
-
 
 class Run(Protocol):
     """What the page itself asks of a run; the rest is between the run and its sections."""
@@ -109,7 +107,7 @@ def write(folder: Path, out: Path | None = None) -> Written:
     is no page.
     """
     path = out or folder / "report.html"
-    if path.is_dir() or (path.exists() and not _is_page(path)):
+    if path.exists() and not journal.is_page(path):
         raise InputError(f"{path} is there already, and is no page; choose another place with --out")
     try:
         kind, opened_run = opened(folder)
@@ -135,11 +133,6 @@ def write(folder: Path, out: Path | None = None) -> Written:
         finished=run.finished,
         examined=run.examined,
     )
-
-
-def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_START)).lower() == _START
 
 
 def opened(folder: Path) -> tuple[Kind, Any]:
