@@ -77,6 +77,9 @@ CASES = {
         ("toy holds parquet files (train/meta.parquet) as well as pictures (train/blue/", "move one kind away"),
         file("toy/train/meta.parquet"),
     ),
+    "an expected change of pictures without a budget": Case(
+        "--eps none --robust jpeg:75-95", ("--robust and --eps none do not go together", "such as --eps 8/255")
+    ),
     "an endless beta": Case("--eps none --beta inf", ("--beta inf is out of range; expected a number from 0",)),
     "a file of no known kind": Case(
         "",
@@ -309,6 +312,22 @@ def test_a_folder_that_another_run_holds_is_refused(
     refused(capsys, "run is being written by another run", "choose another --out")
     assert not on_disk(here / "run")
     assert main(quick(cache)) == 0
+
+
+def test_a_victim_that_returns_no_function_is_named(
+    here: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy, "victim", lambda images, labels, *, seed: None)
+    assert main(command(cache, "--passes", "2", "--victim", "toy:victim")) == 2
+    refused(capsys, "toy:victim raised TypeError: 'NoneType' object is not callable")
+
+
+def test_a_lack_of_memory_is_said_in_one_line(
+    here: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poisonfrogs.audit.prepare", lambda *_: [0] * 2**62)
+    assert main(command(cache)) == 2
+    refused(capsys, "there is not enough memory; give smaller pictures")
 
 
 def test_a_fault_in_the_user_s_own_code_shows_its_traceback_and_is_not_a_finding(

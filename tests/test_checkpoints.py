@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import re
 import sys
 import zipfile
@@ -205,6 +206,31 @@ def zipped(path):
         file.writestr("notes.txt", "no tensors")
 
 
+def in_itself(path):
+    state = {}
+    state["state_dict"] = state
+    return saved(path, state)
+
+
+def odd(change):
+    """One tensor of the others is another kind of tensor."""
+
+    def make(path):
+        state = small(1).state_dict()
+        return saved(path, {**state, "conv.weight": change(state["conv.weight"])})
+
+    return make
+
+
+def nested(weight):
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+
+
+def quantised(weight):
+    return torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+
+
+ODD = "holds conv.weight as a tensor without plain numbers"
 NO_WEIGHTS, NO_SAFETENSORS = "is not a weights file, or not a whole one", "is not a safetensors file"
 BROKEN = {
     "no such file": (".pth", None, "there is no weights file"),
@@ -221,10 +247,16 @@ BROKEN = {
     "a list": (".pth", lambda path: saved(path, [torch.ones(1)]), "holds a list; expected a state dict"),
     "numbers": (".pth", lambda path: saved(path, {"a": 1, "b": "x"}), "holds int by str, str by str; expected"),
     "nameless tensors": (".pth", lambda path: saved(path, {0: torch.ones(1)}), "holds Tensor by int; expected"),
+    "a state dict that holds itself": (".pth", in_itself, "holds state dicts inside each other, 8 or more; save"),
+    "a tensor without values": (".pth", odd(lambda weight: weight.to("meta")), ODD),
+    "a sparse tensor": (".pth", odd(lambda weight: weight.to_sparse()), ODD),
+    "a quantised tensor": (".pth", odd(quantised), ODD),
+    "a nested tensor": (".pth", odd(nested), ODD),
     "nothing": (".pth", lambda path: saved(path, {}), "holds nothing; expected a state dict"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:.*quantize")  # where we make some
 @pytest.mark.parametrize("kind", BROKEN)
 def test_what_is_no_state_dict_is_refused_in_one_line(tmp_path, kind):
     suffix, make, said = BROKEN[kind]
@@ -236,6 +268,25 @@ def test_what_is_no_state_dict_is_refused_in_one_line(tmp_path, kind):
         checkpoints.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about some of the types that such bytes name
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrong_bytes_are_taken_or_refused_and_nothing_else(tmp_path, zipped):
+    path, draw = tmp_path / "w.pth", random.Random(0)
+    torch.save(small(1).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole, refusals = path.read_bytes(), set()
+    for _ in range(200):
+        wrong = bytearray(whole)
+        for _ in range(draw.choice((1, 3, 10))):
+            wrong[draw.randrange(min(len(wrong), 1500))] = draw.randrange(256)
+        path.write_bytes(wrong)
+        try:
+            checkpoints.read(path)
+        except InputError as error:
+            refusals.add(str(error))
+    assert len(refusals) > 9
+    assert not any("\n" in said for said in refusals)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

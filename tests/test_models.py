@@ -176,6 +176,16 @@ class Pair(toy.Toy):
         return super().forward(x), None
 
 
+class Beyond(toy.Toy):
+    def forward(self, x):
+        return [super().forward(x)][1]
+
+
+class Surplus(toy.Toy):
+    def forward(self, x):
+        return super().forward(x, 1)
+
+
 class Plain(nn.Linear):
     def __init__(self):
         super().__init__(2, 2)
@@ -185,8 +195,20 @@ class Bent(toy.Toy):
     data_config = toy.Toy.data_config | {"interpolation": "cubic"}
 
 
+class Flat(toy.Toy):
+    data_config = toy.Toy.data_config | {"std": (0, 0, 0)}
+
+
+class Lanczos(toy.Toy):
+    data_config = toy.Toy.data_config | {"interpolation": "lanczos", "input_size": (3, 40, 32)}
+
+
 def no_module():
     return SimpleNamespace()
+
+
+def no_file():
+    raise FileNotFoundError(2, "No such\nfile", "weights.bin")
 
 
 HERE = __name__
@@ -196,9 +218,14 @@ OWN_MISTAKES = {
     f"{HERE}:Pair": ("returned tuple for 2 pictures",),
     f"{HERE}:Plain": ("has no attribute data_config", "expected a dict with input_size, mean, std"),
     f"{HERE}:Bent": ("does not describe a view", "expected such as input_size (3, 224, 224)"),
+    f"{HERE}:Flat": (f"of {HERE}:Flat does not describe a view (ValueError: std evaluated to zero",),
+    f"{HERE}:Lanczos": ("no differentiable twin", "try --view squash"),
+    f"{HERE}:Beyond": (f"{HERE}:Beyond raised IndexError: list index out of range ({__file__}, line", "; mend it"),
+    f"{HERE}:Surplus": (f"{HERE}:Surplus raised TypeError: ", f"positional arguments but 3 were given ({__file__}"),
+    f"{HERE}:no_file": (f"{HERE}:no_file raised FileNotFoundError: ", f"weights.bin' ({__file__}, line", "; mend it"),
     f"{HERE}:no_module": ("returned a SimpleNamespace; expected a torch.nn.Module that returns features",),
     f"{HERE}:HERE": ("is a str; expected a function or class",),
-    f"{HERE}:nothing": ("cannot be imported", "expected module:function"),
+    f"{HERE}:nothing": ("cannot be imported (the module", "has no 'nothing'); expected module:function"),
     "nowhere.at.all:factory": ("cannot be imported", "No module named 'nowhere'"),
     ":factory": ("cannot be imported",),
     f"{HERE}:": ("cannot be imported",),
@@ -208,6 +235,29 @@ OWN_MISTAKES = {
 @pytest.mark.parametrize("model", OWN_MISTAKES)
 def test_mistakes_in_a_users_network_are_said_in_one_line(model):
     refused(*OWN_MISTAKES[model], model=model)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\ndef network(:\n", "SyntaxError: invalid syntax ({file}, line 2)"),
+        ("\n\n{}['x']\n", "KeyError: 'x' ({file}, line 3)"),
+    ],
+)
+def test_a_module_that_cannot_be_run_is_said_with_its_line(tmp_path, monkeypatch, code, said):
+    file = tmp_path / "broken_of_the_user.py"
+    file.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    refused(
+        f"broken_of_the_user:network cannot be imported: it raised {said.format(file=file)}; expected module:function",
+        model="broken_of_the_user:network",
+    )
+
+
+def test_squash_asks_nothing_of_the_model_s_own_view_but_its_size_and_colours():
+    net = load(f"{HERE}:Lanczos", view="squash")
+    assert (net.view.resize, net.view.interpolation) == ((40, 40), "bicubic")
+    assert (net.view.mean, net.view.std) == (toy.Toy.data_config["mean"], toy.Toy.data_config["std"])
 
 
 def test_a_users_network():

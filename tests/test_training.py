@@ -99,6 +99,18 @@ def test_several_sets_give_each_what_it_gives_alone():
     assert PLAIN(start, [], seed=3) == []
 
 
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_a_last_picture_alone_joins_those_before_it(schedule):
+    """Batch norm of one picture has no variance."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.BatchNorm1d(8))
+    recipe = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule=schedule, precision="fp32")
+    (found,) = recipe(Classifier(body, 8, 3), [pictures(33)], seed=7)
+    assert found.failure is None
+    assert int(found.network.body[2].num_batches_tracked) == len(recipe.rates(33)) == 2 * 2
+    assert [training.batches(n, 16) for n in (1, 15, 16, 17, 18, 32)] == [[1], [15], [16], [17], [16, 2], [16, 16]]
+
+
 def test_how_far_each_layer_turns_is_told_after_each_epoch():
     start = alexnet()
     (found,) = PLAIN(start, [pictures()], seed=3)

@@ -36,7 +36,7 @@ from poisonfrogs import (
     zoo,
 )
 from poisonfrogs.attacks.collision import Collision
-from poisonfrogs.features import Features
+from poisonfrogs.features import Features, code, sources
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
@@ -200,8 +200,7 @@ def _featurise(
     audit: Audit, net: models.Net, dataset: data.DataSet, outside: data.Images, progress: Progress
 ) -> tuple[data.DataSet, data.Images, dict[str, Features]]:
     parts = {"train": dataset.train, "test": dataset.test, "outside": outside}
-    with pipeline.threads(min(torch.get_num_threads() * audit.workers, os.cpu_count() or 1)):  # no bit depends on them
-        found = pipeline.featurised(audit, net, parts, progress)
+    found = pipeline.featurised(audit, net, parts, progress)
     if found["outside"].unreadable:
         row, why = next(iter(found["outside"].unreadable.items()))
         raise InputError(f"--target {outside.ids[row]} cannot be read ({why}); give a whole picture")
@@ -221,6 +220,7 @@ def _plan(
     setting: trial.Setting, dataset: data.DataSet, trials: Sequence[Trial], threads: int, conversions: dict[str, int]
 ) -> dict[str, Any]:
     audit, net, auditor = setting.audit, setting.scene.net, setting.auditor
+    outside = setting.scene.targets.hashes[len(dataset.test) :]
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "audit",
@@ -234,15 +234,21 @@ def _plan(
             "n_test": len(dataset.test),
             "skipped": dataset.skipped,
             "conversions": conversions,
+            **({"targets": list(outside)} if outside else {}),  # the contents of those from elsewhere
         },
-        "model": {"name": net.name, "weights": net.weights, "dim": net.dim, "view": _jsonable(asdict(net.view))},
-        "auditor": {"name": auditor.net.name, "weights": auditor.net.weights} if auditor else None,
+        "model": _extractor(net) | {"dim": net.dim, "view": _jsonable(asdict(net.view))},
+        "auditor": _extractor(auditor.net) if auditor else None,
         "trials": [_jsonable(asdict(one)) for one in trials],
         # what follows does not tell one plan from another
         "weights_source": net.source,
         "threads": threads,
         "versions": pipeline.versions(),
     }
+
+
+def _extractor(net: models.Net) -> dict[str, str]:
+    # the weights of the user's own network may stay what they are while its code is changed
+    return {"name": net.name, "weights": net.weights, **({"code": code(net)} if ":" in net.name else {})}
 
 
 _SAME_PLAN = ("schema_version", "kind", "audit", "attack", "data", "model", "auditor", "trials")
@@ -297,13 +303,15 @@ def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     progress(stage, done, len(prepared.trials))
     now = prepared.plan["versions"]
     stamp = {"versions": now["poisonfrogs"]}
+    victim = prepared.setting.audit.victim
+    trained_by = {"victim": sources([victim.partition(":")[0]])} if victim else {}
     changed = {} if (_recorded_plan(out) or prepared.plan)["versions"] == now else {"versions": now}
     with closing(_groups(prepared, jobs)) as groups:
         for group in groups:
             for file, content in group.files.items():
                 journal.write_bytes(out / file, content)
             lost = {"lost": list(group.lost)} if group.lost else {}
-            journal.append(out / "timings.jsonl", [group.timing | lost | changed])
+            journal.append(out / "timings.jsonl", [group.timing | lost | changed | trained_by])
             journal.append(out / "journal.jsonl", [row | stamp for row in group.rows])
             done += len(group.rows)
             progress(f"{stage}; a worker was lost: {group.lost[-1]}" if lost else stage, done, len(prepared.trials))
@@ -369,6 +377,7 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
     fired += checks.of_workers([why for row in timings for why in row.get("lost", ())])
     begun = (_recorded_plan(audit.out) or prepared.plan)["versions"]
     fired += checks.of_versions(begun, [row["versions"] for row in timings if "versions" in row])
+    fired += checks.of_victims([row["victim"] for row in timings if "victim" in row])
     defended = prepared.setting.defence.counted(rows) if prepared.setting.defence else None
     return {
         "schema_version": SCHEMA_VERSION,

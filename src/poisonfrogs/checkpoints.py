@@ -38,6 +38,7 @@ PACKAGED = {
     ),
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+_DEEPEST = 8  # state dicts inside each other: one that holds itself has no end
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # DataParallel, torch.compile, common training loops
 
 
@@ -61,17 +62,21 @@ def packaged(name: str) -> Path | None:
 def read(path: str | Path) -> State:
     """The tensors of a safetensors file or a plain state dict, taken out of wrappers such as `state_dict`.
 
-    Raises InputError when there is no such file, when it would need code to be run, or holds no state dict.
+    Raises InputError when there is no such file, when it would need code to be run, or holds no plain state dict.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; expected .safetensors, or a state dict saved by torch.save")
-    state: dict[Any, Any] = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    while inner := [state[name] for name in _WRAPPERS if isinstance(state.get(name), dict)]:
-        state = inner[0]
+    state = _unwrapped(path, _safetensors(path) if path.suffix == ".safetensors" else _torch(path))
     if not state or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         kinds = sorted({f"{type(value).__name__} by {type(name).__name__}" for name, value in state.items()})
         raise InputError(f"{path} holds {', '.join(kinds) or 'nothing'}; expected a state dict: Tensor by str")
+    odd = next((name for name, value in state.items() if not _plain(value)), None)
+    if odd is not None:
+        raise InputError(
+            f"{path} holds {odd} as a tensor without plain numbers (on the meta device, sparse, quantised or nested); "
+            "save it dense, on the CPU"
+        )
     return state
 
 
@@ -150,11 +155,27 @@ def _torch(path: Path) -> dict[Any, Any]:
             f"{path} holds more than tensors and could run code when loaded; refused: "
             "save its state_dict() as safetensors"
         ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a few wrong bytes lead to
         raise _no_weights(path, error) from None
     if not isinstance(state, dict):
         raise InputError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors by name")
     return state
+
+
+def _unwrapped(path: Path, state: dict[Any, Any]) -> dict[Any, Any]:
+    for _ in range(_DEEPEST):
+        inner = [state[name] for name in _WRAPPERS if isinstance(state.get(name), dict)]
+        if not inner:
+            return state
+        state = inner[0]
+    raise InputError(
+        f"{path} holds state dicts inside each other, {_DEEPEST} or more; save the network's state_dict() alone"
+    )
+
+
+def _plain(value: Tensor) -> bool:
+    dense = value.layout == torch.strided and not value.is_nested
+    return dense and value.device.type == "cpu" and not value.is_quantized
 
 
 def _no_weights(path: Path, error: Exception) -> InputError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from poisonfrogs.data import DataSet
 from poisonfrogs.plan import Audit, Trial
+from poisonfrogs.train import Surrogate
 
 Rows = Sequence[dict[str, Any]]
 
@@ -42,6 +43,10 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
         "ineligible_targets": len(ineligible) > 0.1 * n
         and f"{len(ineligible)} of {n} targets are wrong even under the control: the classifier itself is weak on them",
         "failed_trials": failed and f"{len(failed)} of {n} trials failed ({failed[0]['failure'] if failed else ''})",
+        "no_room": 0 < limit * 255 < 1 - 1e-6
+        and f"--eps {limit:.4g} is less than one of 255 levels: no stored picture can move within it",
+        "surrogate_is_the_judge": audit.head == f"logistic:{Surrogate.c:g}"
+        and "the attacker's guess at the head is this very recipe: other heads tell more of one that it has not seen",
         "zero_gradients": still
         and f"{still} of {len(crafted)} poisons did not move: no gradient reaches them through this model or view",
         "beyond_budget": beyond
@@ -80,6 +85,12 @@ def of_versions(begun: Mapping[str, str], since: Sequence[Mapping[str, str]]) ->
     changed = [f"{name} {old} and {new}" for name, old, new in sorted(pairs, key=str) if old != new]
     said = f"{len(since)} groups were run with other versions than the run was begun with ({', '.join(changed)})"
     return [Check("mixed_versions", said)] if since else []
+
+
+def of_victims(sources: Sequence[str]) -> list[Check]:
+    """Checks on the user's own training code, by the digest of its source for each group."""
+    said = f"the code of --victim was changed between groups ({len(set(sources))} versions): start a run anew"
+    return [Check("mixed_victims", said)] if len(set(sources)) > 1 else []
 
 
 def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:

@@ -26,7 +26,7 @@ from poisonfrogs.images import Images
 from poisonfrogs.journal import write_bytes
 from poisonfrogs.judge import Scene, Verdict, accuracy
 from poisonfrogs.models import Net
-from poisonfrogs.pictures import Unreadable
+from poisonfrogs.pictures import Gone, Unreadable
 from poisonfrogs.plan import Audit, seed_of
 from poisonfrogs.progress import Progress, counting
 from poisonfrogs.training import Classifier, Pixels, Trained, Training
@@ -86,7 +86,7 @@ def prepared(audit: Audit, dataset: DataSet, progress: Progress) -> tuple[Clean,
     seed = seed_of(audit.seed, "clean network")
     first = fresh(audit, len(dataset.classes), seed)
     tell = counting(progress, "training the clean network", recipe.epochs)
-    path = kept_at(audit, train, dataset.fingerprint(), first, recipe, seed)
+    path = kept_at(audit, start, train, dataset.fingerprint(), first, recipe, seed)
     trained, said = kept(path, first, lambda: recipe(first, [train], seed=seed, progress=tell)[0], train)
     if trained.failure:
         raise InputError(
@@ -126,6 +126,8 @@ def pixels(net: Net, images: Images, tell: Callable[[int], None]) -> tuple[Pixel
     def look(i: int) -> Tensor | None:
         found = seen(net, images, i)
         tell(1)
+        if isinstance(found, Gone):
+            raise found
         if isinstance(found, Unreadable):
             unreadable[i] = str(found)
             return None
@@ -150,15 +152,17 @@ def levels(picture: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> 
     return (picture * scale + shift).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def kept_at(audit: Audit, data: Pixels, fingerprint: str, start: Classifier, recipe: Training, seed: int) -> Path:
+def kept_at(
+    audit: Audit, net: Net, data: Pixels, fingerprint: str, start: Classifier, recipe: Training, seed: int
+) -> Path:
     """Where a network lies in the cache: by everything that its weights follow from."""
     follows_from = {
         "data": fingerprint,
         "shape": list(data.pictures.shape),
         "normalised": [data.mean, data.std],
-        "view": [audit.view, audit.size],
+        "view": asdict(net.view),
         "start": checkpoints.digest(start),
-        "code": [code(start.body), hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest()],
+        "code": [code(net), hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest()],
         "recipe": asdict(recipe),
         "seed": seed,
         "threads": torch.get_num_threads(),
@@ -249,7 +253,7 @@ class EndToEnd:
         )
 
     def _control(self, start: Classifier, seed: int) -> Trained:
-        path = kept_at(self.audit, self.clean.train, self.fingerprint, start, self.recipe, seed)
+        path = kept_at(self.audit, self.clean.net, self.clean.train, self.fingerprint, start, self.recipe, seed)
         train = self.clean.train
         trained, _ = kept(path, start, lambda: self.recipe(start, [train], seed=seed)[0], train)
         if trained.failure:

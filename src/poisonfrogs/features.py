@@ -8,7 +8,7 @@ import json
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -22,11 +22,12 @@ import torch
 import torchvision
 from filelock import FileLock
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from poisonfrogs import pictures, views
 from poisonfrogs.images import Images
 from poisonfrogs.models import BATCH, Net
-from poisonfrogs.pictures import Decoded, Unreadable
+from poisonfrogs.pictures import Decoded, Gone, Unreadable
 from poisonfrogs.types import InputError
 
 Progress = Callable[[int], None]  # told how many more pictures are done
@@ -108,6 +109,8 @@ def _computed(
     vectors = iter(net.forward([result[0] for result in results if not isinstance(result, Unreadable)]))
     rows: list[tuple[str, bytes | None, str]] = []
     for i, result in zip(batch, results, strict=True):
+        if isinstance(result, Gone):  # what is written here stays
+            raise result
         if isinstance(result, Unreadable):
             rows.append((images.hashes[i], None, str(result)))
             continue
@@ -170,7 +173,10 @@ def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _key(net: Net) -> str:
     between = {
         "weights": net.weights,
-        "code": code(net.body),
+        "code": code(net),
+        "said": net.said,  # what the code calls need not lie in its module
+        "reading": sources([pictures.__name__, views.__name__]),
+        "threads": torch.get_num_threads(),  # of which the last bits of a large product depend
         "name": net.name,
         "view": asdict(net.view),
         "device": net.device.type,
@@ -179,12 +185,18 @@ def _key(net: Net) -> str:
     return hashlib.sha256(json.dumps(between, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def code(body: nn.Module) -> str:
+def code(net: Net) -> str:
     """SHA-256 of the source of the user's own network: the same weights in another `forward` give other features."""
-    names = {type(module).__module__ for module in body.modules()}
-    own = sorted(name for name in names if name.partition(".")[0] not in ("torch", "torchvision", "timm"))
+    names = {type(module).__module__ for module in net.body.modules()}
+    if ":" in net.name:  # its factory may put it together from what is nobody's own
+        names.add(net.name.partition(":")[0])
+    return sources(name for name in names if name.partition(".")[0] not in ("torch", "torchvision", "timm"))
+
+
+def sources(modules: Iterable[str]) -> str:
+    """SHA-256 of the source of modules that are loaded."""
     total = hashlib.sha256()
-    for name in own:
+    for name in sorted(modules):
         try:
             total.update(inspect.getsource(sys.modules[name]).encode())
         except (OSError, TypeError, KeyError):  # made at a prompt: no file to tell a change by

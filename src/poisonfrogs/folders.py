@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from poisonfrogs.images import TEST_NAMES, Files, Images, Splits, split
-from poisonfrogs.pictures import SUFFIXES, Unreadable
+from poisonfrogs.pictures import SUFFIXES, Gone, Unreadable
 
 
 def read(root: Path) -> Splits:
@@ -68,7 +68,10 @@ def _read(root: Path, found: Sequence[Iterator[str]], skipped: dict[str, str]) -
 def _hash(path: str) -> str:
     if not Path(path).is_file():  # a pipe or a device would never end
         raise Unreadable("not a file" if Path(path).exists() else "a broken link")
-    content = Files((path,)).read(0)
+    try:
+        content = Files((path,)).read(0)
+    except Gone as why:
+        raise Unreadable(why.args[0]) from None
     if not content:
         raise Unreadable("zero bytes")
     return hashlib.sha256(content).hexdigest()

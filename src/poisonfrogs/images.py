@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from poisonfrogs.pictures import Decoded, Unreadable, decode
+from poisonfrogs.pictures import Decoded, Gone, Unreadable, decode
 from poisonfrogs.types import Edit, InputError
 
 TEST_NAMES = ("val", "valid", "validation", "test")  # the first that is there is the test split
@@ -98,12 +98,13 @@ class Files:
     paths: tuple[str, ...]
 
     def read(self, row: int) -> bytes:
-        """The file's bytes. Raises Unreadable."""
+        """The file's bytes. Raises Gone."""
         try:
             with open(self.paths[row], "rb") as file:
                 return file.read()
         except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from None
+            why = error.strerror or str(error)
+            raise Gone(why, f"{self.paths[row]} was there when the data were listed; start again") from None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def files(paths: Sequence[str], labels: Sequence[int]) -> Images:
         try:
             hashes.append(hashlib.sha256(source.read(row)).hexdigest())
         except Unreadable as why:
-            raise InputError(f"{path} cannot be read ({why}); expected a picture file that may be read") from None
+            said = why.args[0]
+            raise InputError(f"{path} cannot be read ({said}); expected a picture file that may be read") from None
     return Images(source, np.arange(len(paths)), tuple(paths), np.array(labels, dtype=np.int64), tuple(hashes))
 
 

@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms import Normalize
 
 from poisonfrogs import checkpoints
 from poisonfrogs.descent import by_size
 from poisonfrogs.frozen import FastGradients, folded
 from poisonfrogs.types import Extractor, InputError
 from poisonfrogs.views import Transform, View, squash, twin
-from poisonfrogs.zoo import resolve
+from poisonfrogs.zoo import fault, resolve
 
 BATCH = 16  # always this many pictures a forward pass: the last bits of a convolution depend on it
 
@@ -33,6 +36,7 @@ class Net:
     weights: str  # SHA-256 of the tensors
     source: str  # where the weights came from
     device: torch.device
+    said: tuple[str, ...]  # of a picture of noise, in four digits, which are the same on machines of all kinds
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Pictures as the pipeline sees them -> float32 (n, dim) on the CPU."""
@@ -103,19 +107,26 @@ def load(
     if file and weights:
         raise InputError(f"weights are named twice, in --model ({file}) and in --weights ({weights}); name one")
     body, transform, source = resolve(name, file or weights, size, untrained=untrained)
-    seen = twin(transform)
     if view == "squash":
-        side = size or (seen.crop or (seen.resize,))[0]
-        if not isinstance(side, int):
-            side = side[0]
-        transform = squash(side, seen.mean, seen.std)
-        seen = twin(transform)
+        transform = _squashed(transform, size)
     elif view != "model":
         raise InputError(f"--view {view!r} is unknown; expected model or squash")
+    seen = twin(transform)
     body.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     digest = checkpoints.digest(body)
     body.to(place)
-    return Net(name, body, transform, seen, _dimension(name, body, transform, place), digest, source, place)
+    features = _probed(name, body, transform, place)
+    said = tuple(f"{value:.4g}" for value in (features.mean(), features.std(), features.abs().max()))
+    return Net(name, body, transform, seen, features.shape[1], digest, source, place, said)
+
+
+def _squashed(transform: Any, size: int | None) -> Transform:
+    """The whole picture, with no more of the library's own transform than its size, mean and std."""
+    side = size or transform(Image.new("RGB", (64, 64))).shape[1]
+    steps = getattr(transform, "transforms", [])  # torchvision's presets have mean and std themselves
+    normalise = next((step for step in steps if isinstance(step, Normalize)), transform)
+    whole: Transform = squash(side, normalise.mean, normalise.std)
+    return whole
 
 
 def _device(name: str) -> torch.device:
@@ -132,8 +143,10 @@ def _device(name: str) -> torch.device:
     return place
 
 
-def _dimension(name: str, body: nn.Module, transform: Transform, device: torch.device) -> int:
-    probe = torch.stack([transform(Image.new("RGB", (64, 48), (120, 130, 140)))] * 2)
+def _probed(name: str, body: nn.Module, transform: Transform, device: torch.device) -> Tensor:
+    """Features of a picture of noise, twice: (2, d). Raises InputError for a network that has none."""
+    noise = np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)
+    probe = torch.stack([transform(Image.fromarray(noise))] * 2)
     try:
         with torch.inference_mode():
             features = body(probe.to(device))
@@ -142,7 +155,11 @@ def _dimension(name: str, body: nn.Module, transform: Transform, device: torch.d
         raise InputError(
             f"{name} does not accept pictures of {tuple(probe.shape[2:])} ({reason}); try another --size"
         ) from None
+    except Exception as error:  # whatever the user's code raises
+        raise InputError(
+            f"{name} raised {fault(error)} for 2 pictures of {tuple(probe.shape[2:])}; mend it, or try another --size"
+        ) from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(probe):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(f"{name} returned {found} for 2 pictures; expected features of shape (2, d)")
-    return features.shape[1]
+    return features

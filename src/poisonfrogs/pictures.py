@@ -27,6 +27,10 @@ class Unreadable(Exception):  # noqa: N818  (an outcome, not a fault)
     """A picture that cannot be decoded; the message says why."""
 
 
+class Gone(Unreadable, InputError):  # noqa: N818
+    """A file that could be read when the data were listed, and now cannot: that is no property of the picture."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """An RGB picture of 8 bits a channel, and what had to be done to get there."""
@@ -52,7 +56,7 @@ def decode(content: bytes) -> Decoded:
             raise Unreadable(f"not a picture in one of {', '.join(FORMATS)}") from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise Unreadable("a decompression bomb: far more pixels than a photograph") from None
-        except Unreadable:
+        except (Unreadable, MemoryError):  # no memory is no property of the picture
             raise
         except Exception as error:  # Pillow's decoders raise many kinds on hostile bytes
             raise Unreadable(f"{type(error).__name__}: {error}") from None

@@ -222,6 +222,8 @@ def validate(audit: Audit) -> None:
     if audit.store != "png":
         jpeg_quality(audit.store)
     robust(audit.robust)
+    if audit.robust and audit.eps is None:  # its search compares passes, and every pass sees another change
+        raise InputError("--robust and --eps none do not go together; give an l-inf budget, such as --eps 8/255")
     if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
         raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
     if audit.replace and audit.base_choice == "one":

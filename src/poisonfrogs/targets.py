@@ -35,12 +35,13 @@ def class_number(name: str | None, classes: Sequence[str], flag: str) -> int | N
 
 
 def pairs(classes: int, target: int | None, base: int | None) -> list[tuple[int, int]]:
-    """Every ordered pair (class of the target, class of the base) that is asked for.
+    """Every ordered pair (class of the target, class of the base) that is asked for, each class of targets in turn.
 
-    >>> pairs(3, None, 0)
-    [(1, 0), (2, 0)]
+    >>> pairs(3, None, None)
+    [(0, 1), (1, 2), (2, 0), (0, 2), (1, 0), (2, 1)]
     """
-    found = [(t, b) for t, b in itertools.permutations(range(classes), 2) if target in (None, t) and base in (None, b)]
+    every = ((t, (t + further) % classes) for further in range(1, classes) for t in range(classes))
+    found = [(t, b) for t, b in every if target in (None, t) and base in (None, b)]
     if not found:
         raise InputError("--target-class and --base-class name the same class; a poison needs two")
     return found

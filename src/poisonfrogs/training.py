@@ -107,7 +107,7 @@ class Training:
 
     def rates(self, pictures: int) -> list[float]:
         """The learning rate of each step."""
-        steps = self.epochs * math.ceil(pictures / self.batch_size)
+        steps = self.epochs * len(batches(pictures, self.batch_size))
         if self.schedule == "constant":
             return [self.learning_rate] * steps
         optimiser = torch.optim.SGD([torch.zeros(1)], lr=self.learning_rate)
@@ -168,8 +168,9 @@ class _Running:
             mirrored = torch.rand(len(order), generator=self.generator) < self.recipe.flips
         with torch.cuda.stream(self.stream):
             self.loss.zero_()
-            batches = zip(order.to(device).split(size), mirrored.to(device).split(size), strict=True)
-        for number, (batch, some) in enumerate(batches):
+            sizes = batches(len(order), size)
+            parts = zip(order.to(device).split(sizes), mirrored.to(device).split(sizes), strict=True)
+        for number, (batch, some) in enumerate(parts):
             with torch.cuda.stream(self.stream):
                 self.rate.fill_(next(self.rates))
                 if self.stream and len(batch) == size and (self.graph or number >= WARM_UP):
@@ -211,6 +212,18 @@ class _Running:
     def trained(self) -> Trained:
         network = self.network.eval().requires_grad_(False)
         return Trained(network, self.failure, torch.stack(self.boundaries), torch.stack(self.turned))
+
+
+def batches(pictures: int, size: int) -> list[int]:
+    """How many pictures each step of an epoch sees. A last one alone joins those before it: batch norm needs two.
+
+    >>> batches(8, 3), batches(7, 3)
+    ([3, 3, 2], [3, 4])
+    """
+    whole, rest = divmod(pictures, size)
+    if whole and rest == 1:
+        return [size] * (whole - 1) + [size + 1]
+    return [size] * whole + [rest] * (rest > 0)
 
 
 def _together(sets: Sequence[Pixels]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,14 @@ from poisonfrogs.plan import Audit, Trial, seed_of
 from poisonfrogs.robust import robust
 from poisonfrogs.stats import rounded
 from poisonfrogs.train import Surrogate
-from poisonfrogs.types import Attack, Crafted, Edit, Goal, Stop
+from poisonfrogs.types import Attack, Crafted, Edit, Goal, InputError, Stop
 
 if TYPE_CHECKING:
     from poisonfrogs.defence import Defence
 
+# values of poisons, and four for each that the network sees of them, in one pass: about 48 bytes each are kept for its
+# gradient, 3 GB in all
+AT_ONCE = 1 << 26
 Row = dict[str, Any]
 Arms = dict[str, Verdict]  # poisoned and control; watermark_only and as_jpeg where they are asked for
 
@@ -70,6 +73,8 @@ def run(setting: Setting, trials: Sequence[Trial], failure: str | None = None) -
     poisons = _store(setting, trials, starts, crafted)
     verdicts = _judged(setting, trials, poisons)
     after = setting.scene.net.features([poison.stored for mine in poisons for poison in mine])
+    if not after.isfinite().all():
+        raise InputError(f"{setting.scene.net.name} returned features that are not finite numbers for a poison")
     after = after.view(len(trials), setting.audit.poisons, -1)
     rows = [
         _identity(setting, trial, mine)
@@ -151,18 +156,39 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
         for trial in trials
         for _ in trial.bases
     ]
-    stop = _stop(setting, trials)
     # the small networks that are trained whole cost little, and the beta form's search stops early in rounded values
     precision = "fp32" if setting.audit.retrained else setting.audit.precision
     expected = robust(setting.audit.robust)
     generator = torch.Generator().manual_seed(seed_of(setting.audit.seed, "robust", trials[0].group))
     net = scene.net.extractor(precision, expected.looks(generator))
     checks = [scene.net.extractor("fp32", look) for look in expected.extremes()]
-    try:
-        return setting.attack(net, [start.to(device) for start in starts], goals, stop=stop, checks=checks)
-    except (RuntimeError, MemoryError) as error:  # out of memory, an operator without a gradient, ...
-        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        return _uncrafted(starts, why)
+    made = []
+    for some in _portions(setting, trials, [start.numel() for start in starts]):
+        mine = slice(some.start * setting.audit.poisons, some.stop * setting.audit.poisons)
+        bases, stop = [start.to(device) for start in starts[mine]], _stop(setting, trials[some])
+        try:
+            made.append(setting.attack(net, bases, goals[mine], stop=stop, checks=checks))
+        except (RuntimeError, MemoryError) as error:  # out of memory, an operator without a gradient, ...
+            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+            made.append(_uncrafted(starts[mine], why))
+    return Crafted(
+        pictures=[picture for one in made for picture in one.pictures],
+        passes=[passes for one in made for passes in one.passes],
+        failures=[failure for one in made for failure in one.failures],
+    )
+
+
+def _portions(setting: Setting, trials: Sequence[Trial], sizes: Sequence[int]) -> Iterator[slice]:
+    """The trials whose poisons go through the network together: as many as fit in AT_ONCE, at least one."""
+    poisons, seen = setting.audit.poisons, setting.scene.net.transform(Image.new("RGB", (64, 48))).numel()
+    begin, total = 0, 0
+    for i in range(len(trials)):
+        cost = sum(size + 4 * seen for size in sizes[i * poisons : (i + 1) * poisons])
+        if i > begin and total + cost > AT_ONCE:
+            yield slice(begin, i)
+            begin, total = i, 0
+        total += cost
+    yield slice(begin, len(trials))
 
 
 def _uncrafted(starts: Sequence[Tensor], why: str) -> Crafted:

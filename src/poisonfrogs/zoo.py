@@ -6,12 +6,14 @@ import difflib
 import importlib
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from PIL import Image
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from torch import nn
@@ -63,7 +65,7 @@ def _small(name: str, file: str | None, size: int | None, untrained: bool) -> Re
             f"{name} has no published weights; give --model {name}=FILE.safetensors, "
             "or --context end-to-end, which trains it on your pictures"
         )
-    return body, _eval_transform(body.data_config, size), f"file {file}" if file else _RANDOM
+    return body, _eval_transform(name, body.data_config, size), f"file {file}" if file else _RANDOM
 
 
 def _timm(name: str, file: str | None, size: int | None, untrained: bool) -> Resolved:
@@ -84,7 +86,7 @@ def _timm(name: str, file: str | None, size: int | None, untrained: bool) -> Res
         source = f"file {file}"
     else:
         source = _RANDOM if untrained else f"timm, {config.get('hf_hub_id') or config.get('url')}"
-    return body, _eval_transform(config, size), source
+    return body, _eval_transform(name, config, size), source
 
 
 def _translated(body: nn.Module, state: checkpoints.State) -> checkpoints.State:
@@ -150,7 +152,11 @@ def _preset(weights: Any, size: int | None) -> Transform:
 
 
 def _own(name: str, file: str | None, size: int | None) -> Resolved:
-    body = imported(name)()
+    factory = imported(name)
+    try:
+        body = factory()
+    except Exception as error:  # whatever the user's code raises
+        raise InputError(f"{name} raised {fault(error)}; mend it") from error
     if not isinstance(body, nn.Module):
         raise InputError(f"{name} returned a {type(body).__name__}; expected a torch.nn.Module that returns features")
     config = getattr(body, "data_config", None)
@@ -158,7 +164,7 @@ def _own(name: str, file: str | None, size: int | None) -> Resolved:
         raise InputError(
             f"{name} has no attribute data_config; expected a dict with input_size, mean, std, interpolation, crop_pct"
         )
-    transform = _eval_transform(config, size)
+    transform = _eval_transform(name, config, size)
     if not file:
         return body, transform, f"{name} itself"
     state = checkpoints.named_for(body, checkpoints.read(file))
@@ -168,13 +174,14 @@ def _own(name: str, file: str | None, size: int | None) -> Resolved:
     return body, transform, f"file {file}"
 
 
-def _eval_transform(config: dict[str, Any], size: int | None) -> Transform:
+def _eval_transform(name: str, config: dict[str, Any], size: int | None) -> Transform:
     asked = {"input_size": (3, size, size)} if size else {}
     try:
         transform: Transform = create_transform(**resolve_data_config(asked, pretrained_cfg=config))
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        transform(Image.new("RGB", (64, 48)))  # a std of 0 is refused only here
+    except Exception as error:  # whatever the user's values lead to in the library
         raise InputError(
-            f"data_config {config} does not describe a view ({type(error).__name__}: {error}); "
+            f"data_config {config} of {name} does not describe a view ({_brief(error)}); "
             "expected such as input_size (3, 224, 224), mean and std of 3 numbers, interpolation bicubic, crop_pct .875"
         ) from None
     return transform
@@ -185,22 +192,37 @@ def imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
+    expected = "expected module:function, from the working directory"
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{name} cannot be imported ({error}); expected module:function, from the working directory"
-        ) from None
+        loaded = importlib.import_module(module)
+    except Exception as error:  # whatever the user's module raises
+        raise InputError(f"{name} cannot be imported: it raised {fault(error)}; {expected}") from error
+    if not hasattr(loaded, attribute):
+        raise InputError(f"{name} cannot be imported (the module {module} has no {attribute!r}); {expected}")
+    found = getattr(loaded, attribute)
     if not callable(found):
         raise InputError(f"{name} is a {type(found).__name__}; expected a function or class")
     return found
 
 
+def fault(error: Exception) -> str:
+    """In one line, what somebody's code raised and where."""
+    if isinstance(error, SyntaxError):  # its place is in the code that could not be read
+        said, file, line = error.msg, error.filename, error.lineno
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said, file, line = str(error), where.filename, where.lineno
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {said} ({file}, line {line})")
+
+
 def _unfetched(name: str, file: str | None, error: Exception) -> InputError:
-    reason = re.sub(r"\s+", " ", str(error))[:120]
     if file:
-        return InputError(f"{name} cannot be built ({type(error).__name__}: {reason}); check the name")
+        return InputError(f"{name} cannot be built ({_brief(error)}); check the name")
     return InputError(
-        f"the pretrained weights of {name} could not be fetched ({type(error).__name__}: {reason}); "
+        f"the pretrained weights of {name} could not be fetched ({_brief(error)}); "
         f"connect to the network once, or give --model {name}=FILE.safetensors"
     )
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: " + re.sub(r"\s+", " ", str(error))[:120]

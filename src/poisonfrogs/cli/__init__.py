@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our --help has left
         silence()
         return 0
+    except MemoryError:
+        return _refuse("there is not enough memory; give smaller pictures, a smaller --size or fewer --workers")
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _refuse(f"{error.strerror or error}{where}; mend that, then give the same command again")
