@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from poisonfrogs import extract_features, load_data, load_model
 from poisonfrogs.audit import run_audit
+from poisonfrogs.features import code
 from poisonfrogs.pictures import EVASION_MARK, MARK
 from poisonfrogs.plan import EVADED, Audit
 from poisonfrogs.types import InputError
@@ -126,7 +127,7 @@ def test_the_auditor_sees_poisons_and_bases(audit: Audit) -> None:
         total += 2
     assert (summary["auditor"]["n_agreed"], summary["auditor"]["n_poisons"]) == (agreed, total)
     plan = json.loads((audit.out / "plan.json").read_text())
-    assert plan["auditor"] == {"name": "toy:factory", "weights": net.weights}
+    assert plan["auditor"] == {"name": "toy:factory", "weights": net.weights, "code": code(net)}
 
 
 def test_without_an_auditor_nobody_is_asked(audit: Audit) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from poisonfrogs.logistic import Heads, Rows
 from poisonfrogs.models import Net
 from poisonfrogs.train import Recipe
 from poisonfrogs.types import Edit, InputError, Victim
+from poisonfrogs.zoo import fault
 
 _UNEVEN = 0.01  # what a row of probabilities may lack of 1, or have beyond it: the user's own may be of half precision
 
@@ -132,10 +132,8 @@ class VictimJudge:
         try:
             return call()
         except Exception as error:  # whatever the user's code raises
-            where = traceback.extract_tb(error.__traceback__)[-1]
             raise InputError(
-                f"{self.name} raised {type(error).__name__}: {error} ({where.filename}, line {where.lineno}); "
-                "mend it, then the same command goes on where it was"
+                f"{self.name} raised {fault(error)}; mend it, then the same command goes on where it was"
             ) from error
 
     def _probabilities(self, said: Any, scene: Scene) -> np.ndarray:
