@@ -159,7 +159,6 @@ def kept_at(
     follows_from = {
         "data": fingerprint,
         "shape": list(data.pictures.shape),
-        "normalised": [data.mean, data.std],
         "view": asdict(net.view),
         "start": checkpoints.digest(start),
         "code": [code(net), hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest()],

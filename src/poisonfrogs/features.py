@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def _key(net: Net) -> str:
         "code": code(net),
         "said": net.said,  # what the code calls need not lie in its module
         "reading": sources([pictures.__name__, views.__name__]),
-        "threads": _threads(net),
+        "threads": _threads(net, torch.get_num_threads()),
         "name": net.name,
         "view": asdict(net.view),
         "device": net.device.type,
@@ -185,9 +186,9 @@ def _key(net: Net) -> str:
     return hashlib.sha256(json.dumps(between, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _threads(net: Net) -> int:
+@lru_cache(maxsize=2)  # the extractor and the auditor: each is asked for several sets of pictures
+def _threads(net: Net, now: int) -> int:
     """1 where the network says the same to the last bit on one thread; else (large products) how many there are."""
-    now = torch.get_num_threads()
     if now == 1 or net.device.type != "cpu":
         return 1
     shape = net.transform(Image.new("RGB", (64, 48))).shape
