@@ -77,13 +77,15 @@ def test_each_trial_trains_two_victims_and_a_control_serves_all_of_a_seed(small,
     assert plan["clean_network"] == summary["clean_network"]
 
 
-def test_a_second_run_finds_the_networks_and_leaves_the_same_bytes(small, tmp_path, trainings):
+def test_a_second_run_finds_networks_and_features_and_leaves_the_same_bytes(small, tmp_path, trainings):
+    small = replace(small, cache=tmp_path / "cache")
     run_audit(small)
     first = journal_of(small)
     trainings.clear()
     again = replace(small, out=tmp_path / "again")
     run_audit(again)
     assert trainings == [27] * 8  # neither the clean network nor a control
+    assert len(list((small.cache / "features").glob("*.sqlite"))) == 1
     assert journal_of(again) == first
     same = on_disk(small.out / "features"), on_disk(again.out / "features")
     assert same[0] == same[1]

@@ -26,12 +26,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Counting(toy.Toy):
-    """Counts the pictures that it is shown, the padding of a batch left out."""
+    """Counts the pictures that it is shown, the padding of a batch and the noise shown twice left out."""
 
     seen = 0
 
     def forward(self, x):
-        Counting.seen += int((x.flatten(1).abs().sum(1) > 0).sum())
+        if not torch.equal(x[0], x[1]):
+            Counting.seen += int((x.flatten(1).abs().sum(1) > 0).sum())
         return super().forward(x)
 
 

@@ -116,7 +116,7 @@ def lines_of_end_to_end(found: Result) -> list[str]:
             f"| {one['clean_network']['recipe']['epochs']} | {one['clean_network']['training_loss']:.4f} | "
             f"{one['clean_network']['test_accuracy']:.3f} {arms(one)}"
             for one in found["points"]
-            if "-clean-" in one["series"] or one["series"] == "laptop-50-30"
+            if "-clean-" in one["series"] or one["series"] in ("paper-50-30", "laptop-50-30")
         ),
         *(f"| `{one['series']}` {arms(one)}" for one in found["points"] if is_of_another_attack(one)),
     ]
@@ -218,14 +218,21 @@ def test_many_watermarked_poisons_do_what_one_does_not() -> None:
 def test_the_fit_of_the_clean_network_and_every_part_of_the_attack_count() -> None:
     points = {point["series"]: point for point in result("end_to_end")["points"]}
     whole = points["laptop-50-30"]
-    for series in ("laptop-50-30-clean-2", "laptop-50-30-clean-8", "laptop-50-0", "laptop-50-30-one-base"):
+    parts = ("50-30-clean-2", "50-0", "50-30-one-base")
+    for series in (
+        "laptop-50-30-clean-8",
+        *(f"{protocol}-{part}" for protocol in ("laptop", "paper") for part in parts),
+    ):
         assert points[series]["n_trials"] == 20
-        assert points[series]["success_rate"] < whole["ci95"][0]
+        assert points[series]["success_rate"] < points[series.partition("-")[0] + "-50-30"]["ci95"][0]
     counts = [points[series]["n_success"] for series in ("laptop-50-30", "laptop-50-0", "laptop-50-30-one-base")]
     assert (counts[2], whole["watermark_only_rate"]) == (0, 0)
     said = f"On two classes alone {counts[0]} of {whole['n']}; {counts[1]} without the watermark, none from one base"
     assert said in (ROOT / "README.md").read_text()
-    assert f"all of it: {fell(whole)}" in (ROOT / "docs/end-to-end.md").read_text()
+    text = (ROOT / "docs/end-to-end.md").read_text()
+    assert f"{fell(points['paper-50-30'])} and {fell(whole)}" in text
+    outliers, drawn = points["airplane-frog-50-30-outliers"], points["airplane-frog-50-30"]
+    assert f"of airplanes {fell(outliers)} fall, of any {fell(drawn)}" in text
 
 
 def test_the_victims_a_minute_are_the_document_s() -> None:

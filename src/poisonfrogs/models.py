@@ -36,7 +36,12 @@ class Net:
     weights: str  # SHA-256 of the tensors
     source: str  # where the weights came from
     device: torch.device
-    said: tuple[str, ...]  # of a picture of noise, in four digits, which are the same on machines of all kinds
+
+    @cached_property
+    def said(self) -> tuple[str, ...]:
+        """What it says of a picture of noise, in four digits, which are the same on machines of all kinds."""
+        features = self.features([_noise()] * 2)
+        return tuple(f"{value:.4g}" for value in (features.mean(), features.std(), features.abs().max()))
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """Pictures as the pipeline sees them -> float32 (n, dim) on the CPU."""
@@ -116,8 +121,7 @@ def load(
     digest = checkpoints.digest(body)
     body.to(place)
     features = _probed(name, body, transform, place)
-    said = tuple(f"{value:.4g}" for value in (features.mean(), features.std(), features.abs().max()))
-    return Net(name, body, transform, seen, features.shape[1], digest, source, place, said)
+    return Net(name, body, transform, seen, features.shape[1], digest, source, place)
 
 
 def _squashed(transform: Any, size: int | None) -> Transform:
@@ -143,10 +147,13 @@ def _device(name: str) -> torch.device:
     return place
 
 
+def _noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8))
+
+
 def _probed(name: str, body: nn.Module, transform: Transform, device: torch.device) -> Tensor:
     """Features of a picture of noise, twice: (2, d). Raises InputError for a network that has none."""
-    noise = np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)
-    probe = torch.stack([transform(Image.fromarray(noise))] * 2)
+    probe = torch.stack([transform(_noise())] * 2)
     try:
         with torch.inference_mode():
             features = body(probe.to(device))
