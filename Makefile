@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/poisonfrogs demo --out runs/demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ LAYERS = [
     {"features", "judge", "targets"},
     {"pipeline", "exhibits", "checks", "defence"},
     {"trial", "certify", "answering", "engine", "end_to_end"},
-    {"cluster", "costs", "plan_file"},
+    {"cluster", "costs", "plan_file", "recorded"},
     {"audit"},
     {"grid"},
     {"report.folder", "report.html", "report.projection"},

@@ -18,6 +18,7 @@ from poisonfrogs import journal, trial
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import run_audit
 from poisonfrogs.plan import Audit
+from poisonfrogs.train import recipe
 from poisonfrogs.types import InputError
 from runs import arguments, kept, rows_of, whole
 
@@ -142,12 +143,21 @@ def test_a_run_of_another_plan_is_refused_and_left_as_it_was(audit: Audit, chang
     assert kept(audit.out) == before
 
 
-def test_a_run_that_an_older_attack_began_is_not_gone_on_with(audit: Audit) -> None:
-    """What no option sets is of the plan as well: half a run is not to be crafted in another way."""
+@pytest.mark.parametrize(
+    ("part", "name", "was", "now"),
+    [
+        ("attack", "restart", 1.0, 0.25),
+        ("surrogate", "confidence", 0.9, 0.95),
+        ("head", "c", 2.0, 1.0),
+    ],
+)
+def test_a_run_that_an_older_version_began_is_not_gone_on_with(audit: Audit, part, name, was, now) -> None:
+    """What no option sets is of the plan as well: half a run is not to be crafted or judged in another way."""
     run_audit(audit)
     path = audit.out / "plan.json"
     held = json.loads(path.read_bytes())
     assert held["attack"] == asdict(Collision(passes=audit.passes))
-    path.write_text(json.dumps(held | {"attack": held["attack"] | {"restart": 1.0}}))
-    with pytest.raises(InputError, match=r"another plan \(attack.restart was 1.0, is now 0.25\)"):
+    assert held["head"] == asdict(recipe(audit.head))
+    path.write_text(json.dumps(held | {part: held[part] | {name: was}}))
+    with pytest.raises(InputError, match=rf"another plan \({part}.{name} was {was}, is now {now}\)"):
         run_audit(audit)

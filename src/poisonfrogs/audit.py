@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +29,14 @@ from poisonfrogs import (
     models,
     pipeline,
     plan,
+    recorded,
     summary,
     targets,
     trial,
     zoo,
 )
 from poisonfrogs.attacks.collision import Collision
-from poisonfrogs.features import Features, code, sources
+from poisonfrogs.features import Features, sources
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.progress import Progress
 from poisonfrogs.train import PaperHead, Surrogate, recipe
@@ -44,8 +44,6 @@ from poisonfrogs.types import InputError, Summary
 
 if TYPE_CHECKING:
     from poisonfrogs.defence import Defence
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,24 +69,24 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
     """
     plan.validate(audit)
     cluster.probe(audit.engine)
-    recorded = _recorded_plan(audit.out)
-    if recorded and audit.threads not in (None, recorded["threads"]):
-        had = recorded["threads"]
+    begun = recorded.of_folder(audit.out)
+    if begun and audit.threads not in (None, begun["threads"]):
+        had = begun["threads"]
         raise InputError(
             f"{audit.out} holds a run of --threads {had}, with others its last bits may differ; "
             f"give --threads {had} or none, or choose another --out"
         )
-    threads = audit.threads or (recorded or {}).get("threads") or max((os.cpu_count() or 1) // audit.workers, 1)
+    threads = audit.threads or (begun or {}).get("threads") or max((os.cpu_count() or 1) // audit.workers, 1)
     with pipeline.threads(threads):
         prepared = prepare(audit, threads, progress)
-        _agree(audit.out, recorded, prepared.plan)
+        recorded.agree(audit.out, begun, prepared.plan)
         audit.out.mkdir(parents=True, exist_ok=True)
         with journal.one_writer(audit.out):
             for name in exhibits.FOLDERS:
                 (audit.out / name).mkdir(exist_ok=True)
-            recorded = _recorded_plan(audit.out)  # another run may have been first
-            _agree(audit.out, recorded, prepared.plan)
-            if recorded is None:
+            begun = recorded.of_folder(audit.out)  # another run may have been first
+            recorded.agree(audit.out, begun, prepared.plan)
+            if begun is None:
                 journal.write_json(audit.out / "plan.json", prepared.plan)
             exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed, prepared.head)
             _run_groups(prepared, audit.out, progress)
@@ -144,7 +142,7 @@ def prepare(audit: Audit, threads: int, progress: Progress, trials: list[Trial] 
         defence=certified(scene) if certified else None,
     )
     conversions = sum((part.conversions for part in found.values()), start=Counter[str]())
-    written = _plan(setting, dataset, trials, threads, dict(sorted(conversions.items())))
+    written = recorded.plan_of(setting, dataset, trials, threads, dict(sorted(conversions.items())))
     written["clean_network"] = clean.said if clean else None
     return Prepared(setting, dataset, trials, written, clean)
 
@@ -216,83 +214,6 @@ def _auditor(audit: Audit, net: models.Net, dataset: data.DataSet, progress: Pro
     )
 
 
-def _plan(
-    setting: trial.Setting, dataset: data.DataSet, trials: Sequence[Trial], threads: int, conversions: dict[str, int]
-) -> dict[str, Any]:
-    audit, net, auditor = setting.audit, setting.scene.net, setting.auditor
-    outside = setting.scene.targets.hashes[len(dataset.test) :]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "audit",
-        "audit": plan.identity(audit),
-        "attack": _jsonable(asdict(_attack(audit))),  # with what no option sets, and a newer version may
-        "data": {
-            "name": data.BUNDLED if dataset.root == data.bundled() else None,  # the user's paths are not ours to record
-            "fingerprint": dataset.fingerprint(),
-            "classes": list(dataset.classes),
-            "n_train": len(dataset.train),
-            "n_test": len(dataset.test),
-            "skipped": dataset.skipped,
-            "conversions": conversions,
-            **({"targets": list(outside)} if outside else {}),  # the contents of those from elsewhere
-        },
-        "model": _extractor(net) | {"dim": net.dim, "view": _jsonable(asdict(net.view))},
-        "auditor": _extractor(auditor.net) if auditor else None,
-        "trials": [_jsonable(asdict(one)) for one in trials],
-        # what follows does not tell one plan from another
-        "weights_source": net.source,
-        "threads": threads,
-        "versions": pipeline.versions(),
-    }
-
-
-def _extractor(net: models.Net) -> dict[str, str]:
-    # the weights of the user's own network may stay what they are while its code is changed
-    return {"name": net.name, "weights": net.weights, **({"code": code(net)} if ":" in net.name else {})}
-
-
-_SAME_PLAN = ("schema_version", "kind", "audit", "attack", "data", "model", "auditor", "trials")
-
-
-def _recorded_plan(out: Path) -> dict[str, Any] | None:
-    path = out / "plan.json"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
-    if not path.exists():
-        ours = (".lock", "plan.json.partial", *exhibits.FOLDERS)
-        if out.exists() and any(child.name not in ours for child in out.iterdir()):
-            raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
-        return None
-    try:
-        recorded = json.loads(path.read_bytes())
-    except ValueError:
-        recorded = None
-    if not isinstance(recorded, dict) or recorded.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{path} was not written by this version of poisonfrogs; choose another --out")
-    return recorded
-
-
-def _agree(out: Path, recorded: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
-    if recorded is None or all(recorded.get(key) == wanted[key] for key in _SAME_PLAN):
-        return
-    for key in _SAME_PLAN:
-        old, new = recorded.get(key), wanted[key]
-        if old == new:
-            continue
-        if isinstance(old, dict) and isinstance(new, dict):
-            what = next(name for name in {**old, **new} if old.get(name, ...) != new.get(name, ...))
-            key, old, new = f"{key}.{what}", old.get(what), new.get(what)
-        raise InputError(
-            f"{out} holds a run of another plan ({key} was {_short(old)}, is now {_short(new)}); "
-            "choose another --out, or delete it"
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 60 else text[:57] + "..."
-
-
 def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
@@ -305,7 +226,7 @@ def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     stamp = {"versions": now["poisonfrogs"]}
     victim = prepared.setting.audit.victim
     trained_by = {"victim": sources([victim.partition(":")[0]])} if victim else {}
-    changed = {} if (_recorded_plan(out) or prepared.plan)["versions"] == now else {"versions": now}
+    changed = {} if (recorded.of_folder(out) or prepared.plan)["versions"] == now else {"versions": now}
     with closing(_groups(prepared, jobs)) as groups:
         for group in groups:
             for file, content in group.files.items():
@@ -375,12 +296,12 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
     seconds = {row["group"]: row["seconds"]["total"] for row in timings}
     fired = checks.of_rows(audit, rows, len(classes)) + checks.of_data(prepared.dataset, prepared.trials)
     fired += checks.of_workers([why for row in timings for why in row.get("lost", ())])
-    begun = (_recorded_plan(audit.out) or prepared.plan)["versions"]
+    begun = (recorded.of_folder(audit.out) or prepared.plan)["versions"]
     fired += checks.of_versions(begun, [row["versions"] for row in timings if "versions" in row])
     fired += checks.of_victims([row["victim"] for row in timings if "victim" in row])
     defended = prepared.setting.defence.counted(rows) if prepared.setting.defence else None
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": recorded.SCHEMA_VERSION,
         **summary.counted(rows, classes),
         "certified_success_rate": defended["success_rate"] if defended else None,
         "certified": defended,
@@ -392,7 +313,3 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
         "versions": prepared.plan["versions"],
         "hardware": pipeline.hardware(net.device),
     }
-
-
-def _jsonable(value: Any) -> Any:
-    return json.loads(json.dumps(value))

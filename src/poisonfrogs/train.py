@@ -182,6 +182,17 @@ class Surrogate:
         clean, _ = solve(Rows(features, labels, features[None, :0], none, none), classes, c=cls.c, tolerance=1e-4)
         return cls(features, labels, classes, clean, seed)
 
+    @property
+    def constants(self) -> dict[str, float]:
+        """What no option of an audit sets."""
+        return {
+            "confidence": self.confidence,
+            "c": self.c,
+            "epochs": self.epochs,
+            "tolerance": self.tolerance,
+            "pictures": len(self.features),
+        }
+
     def watch(self, *, targets: Tensor, labels: Tensor, poisons: int) -> Stop:
         """When `poisons` consecutive pictures a target suffice: targets (t, d), base classes `labels` (t,)."""
         # the last converged head of each target: between two looks it moves little
