@@ -404,6 +404,18 @@ def test_a_head_may_lie_in_the_run_folder_and_be_written_again(
     refused(capsys, "holds 'head.safetensors")
 
 
+def test_a_head_that_cannot_be_written_leaves_no_finished_run(
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*anything: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("poisonfrogs.certify.save_head", full)
+    with pytest.raises(OSError, match="No space"):
+        run_certify(replace(certify, save=tmp_path / "head.safetensors"))
+    assert not (certify.out / "summary.json").exists()
+
+
 @pytest.mark.parametrize("kind", ["key", "text", "empty", "tensors", "pipe"])
 def test_a_file_that_is_no_head_is_not_overwritten_by_one(
     kind: str, certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]

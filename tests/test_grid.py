@@ -387,7 +387,7 @@ def test_a_grid_that_lacks_a_file_is_refused(
 def made(folder: Path, control_at: dict[float, float]) -> Path:
     """A grid of made-up points: poisons along the axis, two opacities, the control's rate of each."""
     points = [
-        {"poisons": poisons, "watermark": watermark, "n_trials": 20, "n_eligible": 20, "n_success": round(20 * rate),
+        {"poisons": poisons, "watermark": watermark, "n_trials": 20, "n_targets": 10, "n_eligible": 20, "n_success": round(20 * rate),
          "success_rate": rate, "ci95": [rate / 2, rate], "watermark_only_rate": rate / 4,
          "watermark_only_ci95": [0.0, rate / 2], "control_rate": control, "control_ci95": [0.0, 0.5],
          "clean_network": None}
@@ -430,6 +430,7 @@ def test_success_is_drawn_against_poisons_for_each_opacity_beside_watermark_only
         ends = re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", str(whisker["d"]))
         for y, (low, high), at in zip(rates_at, ends, expected[str(line["class"])], strict=True):
             assert (y, float(low), float(high)) == pytest.approx([260 - 246 * share for share in at], abs=0.06)
+    assert "50 0.2 20 10 20 10 50.0 %" in shown.words  # trials, targets, eligible, fell
     for name in ("watermark 0.2", "watermark 0.2, watermark only", "watermark 0.3", "control"):
         assert name in shown.words
 

@@ -92,10 +92,7 @@ def run_certify(certify: Certify, *, progress: Progress = lambda stage, done, of
         run = _Run(certify, net, dataset, parts, against, measured, usual)
         best, said, how = _chosen(run)
         summary = _summary(run, measured[best].classifier, said, how)
-        _write(run, summary, measured[best].test)
-        if certify.save:
-            named = {key: summary[key] for key in ("n_train", "classes", "recommended", "assumptions", "versions")}
-            save_head(certify.save, measured[best].classifier, {**named, "model": _model(certify, net)})
+        _write(run, summary, measured[best])
     return summary
 
 
@@ -287,8 +284,10 @@ def _model(certify: Certify, net: Net) -> dict[str, Any]:
     return held | {"view": certify.view, "size": certify.size}
 
 
-def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
-    """The run folder; summary.json last, which makes it whole: an earlier run's goes before anything is written."""
+def _write(run: _Run, summary: CertifySummary, best: Measured) -> None:
+    """The run folder, and the head where it is to be saved; summary.json last, which makes it whole: an earlier run's
+    goes before anything is written.
+    """
     out, test, classes = run.certify.out, run.test, run.dataset.classes
     out.mkdir(parents=True, exist_ok=True)
     written = {
@@ -305,7 +304,7 @@ def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
         "model": _model(run.certify, run.net),
         "versions": summary["versions"],
     }
-    answers = zip(test.ids, test.labels.tolist(), best.codes.tolist(), best.radius.tolist(), strict=True)
+    answers = zip(test.ids, test.labels.tolist(), best.test.codes.tolist(), best.test.radius.tolist(), strict=True)
     rows = [
         {"id": name, "class": classes[label], "predicted": classes[code], "radius": radius}
         for name, label, code, radius in answers
@@ -316,6 +315,9 @@ def _write(run: _Run, summary: CertifySummary, best: Answers) -> None:
         journal.write_json(out / "plan.json", written)
         journal.write_json(out / "curves.json", [_curve(one, test.labels) for one in run.measured])
         journal.write_bytes(out / "answers.jsonl", b"".join(map(journal.encode, rows)))
+        if run.certify.save:
+            named = {key: summary[key] for key in ("n_train", "classes", "recommended", "assumptions", "versions")}
+            save_head(run.certify.save, best.classifier, {**named, "model": written["model"]})
         journal.write_json(out / "summary.json", summary)
 
 

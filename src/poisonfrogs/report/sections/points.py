@@ -143,9 +143,25 @@ def _lines(points: Sequence[Point], x: str, places: dict[str, float], name: str,
     return found
 
 
+_HEAD = ["eligible", "fell", "rate", "95 % interval", "watermark only", "control"]
+
+
 def _table(points: Sequence[Point], axes: Sequence[str]) -> Table:
-    head = [*map(_words, axes), "n", "eligible", "fell", "rate", "95 % interval", "watermark only", "control"]
-    rows = [[*(written(point[axis]) for axis in axes), *_figures(point)] for point in points]
+    head = [
+        *map(_words, axes),
+        "n",
+        "targets",
+        "eligible",
+        "fell",
+        "rate",
+        "95 % interval",
+        "watermark only",
+        "control",
+    ]
+    rows = []
+    for point in points:
+        trials, *figures = _figures(point)
+        rows.append([*(written(point[axis]) for axis in axes), trials, str(point["n_targets"]), *figures])
     return Table(head, rows)
 
 
@@ -167,7 +183,7 @@ def cells(run: GridFolder) -> Section:
         }
         for cell in run.found["cells"]
     ]
-    head = [*map(_words, axes), "n", "eligible", "fell", "rate", "95 % interval", "watermark only", "control"]
+    head = [*map(_words, axes), "n", *_HEAD]
     return Section("cells", "The cells", render("cells.html", head=head, rows=rows, axes=len(axes)))
 
 
