@@ -131,6 +131,20 @@ def test_a_file_that_went_away_is_no_unreadable_picture(toy_folder: Path, tmp_pa
     assert isinstance(Gone("why"), InputError)
 
 
+def test_a_picture_that_took_another_s_place_is_not_read_in_its_stead(toy_folder: Path, tmp_path: Path) -> None:
+    net, images = load_model("toy:factory"), data.load(toy_folder).train
+    path, before = toy_folder / images.ids[3], (toy_folder / images.ids[3]).read_bytes()
+    path.write_bytes((toy_folder / images.ids[4]).read_bytes())
+    with pytest.raises(
+        InputError, match=rf"{images.ids[3]} is another file now than when the data were listed; start again"
+    ):
+        features(net, images, cache=tmp_path / "cache")
+    with pytest.raises(InputError, match="is another file now"):
+        images[3]
+    path.write_bytes(before)
+    assert features(net, images, cache=tmp_path / "cache").unreadable == {}
+
+
 def test_a_lack_of_memory_is_no_property_of_a_picture(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> object:
         raise MemoryError

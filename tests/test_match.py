@@ -17,6 +17,7 @@ from planted import jpeg, mirror, perturbed, png, watermarked
 from poisonfrogs import data, findings, match, neighbours
 from poisonfrogs.cli import main
 from poisonfrogs.images import Images
+from poisonfrogs.pictures import Gone
 from poisonfrogs.types import InputError
 from runs import on_disk, refused
 
@@ -194,7 +195,8 @@ def test_what_was_found_is_explained_again(known: Images, fresh: Images, tmp_pat
         assert said.difference.shape == (32, 32, 3)
         assert not any(isinstance(value, np.ndarray) for value in vars(one).values())  # 768 bytes a picture, no more
     (tmp_path / "d/1.jpg").write_bytes(png(fresh[0]))
-    assert match.explained(found[1], images, data.joined(known, images)) is None
+    with pytest.raises(Gone, match=r"1.jpg is another file now than when the data were listed"):
+        match.explained(found[1], images, data.joined(known, images))
 
 
 def test_chunks_blocks_and_libraries_change_nothing(

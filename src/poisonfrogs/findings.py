@@ -122,8 +122,7 @@ def _draw(out: Path, found: Matches, rows: list[dict[str, Any]], images: Images,
         drawn = {"picture": images[finding.row], "known": numbered[finding.known]}
         if finding.other is not None:
             drawn["other"] = numbered[finding.other]
-        if said := explained(finding, images, numbered):
-            drawn["difference"], rows[i]["magnified"] = magnified(said.difference)
+        drawn["difference"], rows[i]["magnified"] = magnified(explained(finding, images, numbered).difference)
         rows[i]["pictures"] = {name: f"pictures/{finding.row:06d}-{name}.png" for name in drawn}
         for name, picture in drawn.items():
             picture.save(out / rows[i]["pictures"][name])

@@ -40,9 +40,13 @@ class Images(Sequence[Image.Image]):
         return self.decode(i).image
 
     def decode(self, i: int) -> Decoded:
-        """The picture with what had to be converted. Raises Unreadable."""
+        """The picture, with what had to be converted. Raises Unreadable, and Gone where another lies in its place."""
         content = self.source.read(int(self.rows[i]))
-        return decode(content) if isinstance(content, bytes) else Decoded(Image.fromarray(content))
+        if not isinstance(content, bytes):
+            return Decoded(Image.fromarray(content))
+        if hashlib.sha256(content).hexdigest() != self.hashes[i]:
+            raise Gone(f"{self.ids[i]} is another file now than when the data were listed", "start again")
+        return decode(content)
 
     def select(self, keep: Iterable[int]) -> Images:
         """The same pictures, only those rows."""

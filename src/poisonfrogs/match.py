@@ -83,14 +83,16 @@ def match(
     )
 
 
-def explained(finding: Finding, data: Images, numbered: Images) -> Comparison | None:
+def explained(finding: Finding, data: Images, numbered: Images) -> Comparison:
     """A finding once more, with the difference that it does not keep; `numbered`: the known ones, then `data`.
 
-    None for pictures that have changed meanwhile. Raises Unreadable.
+    Raises Unreadable, for pictures that have changed meanwhile as well.
     """
     picture, content = _read(data, finding.row)
     other = None if finding.other is None else numbered[finding.other]
-    return _explanation(picture, content, numbered[finding.known], other, finding.mirrored)
+    said = _explanation(picture, content, numbered[finding.known], other, finding.mirrored)
+    assert said  # of the same bytes as when it was found
+    return said
 
 
 def _distinct(hashes: Sequence[str]) -> tuple[list[int], list[int]]:

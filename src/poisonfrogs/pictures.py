@@ -28,7 +28,7 @@ class Unreadable(Exception):  # noqa: N818  (an outcome, not a fault)
 
 
 class Gone(Unreadable, InputError):  # noqa: N818
-    """A file that could be read when the data were listed, and now cannot: that is no property of the picture."""
+    """A file that is not what it was when the data were listed, or not there: that is no property of the picture."""
 
 
 @dataclass(frozen=True)
