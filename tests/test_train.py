@@ -129,6 +129,21 @@ def test_the_logistic_head_is_scikit_learns(classes, own, removed):
         assert np.abs(heads.predict(probe)[head].numpy() - reference.predict_proba(probe.numpy())).max() < 1e-5
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_heads_that_do_not_fit_at_once_are_solved_in_portions(at_once, monkeypatch):
+    rows = problem(3, removed=2)
+    whole = LogisticHead(c=3.0)(rows, 3, seed=0)
+    monkeypatch.setattr("poisonfrogs.train.AT_ONCE", at_once * len(rows.features) * 3)
+    sizes = []
+    monkeypatch.setattr(
+        "poisonfrogs.train.solve", lambda some, *more, **given: sizes.append(some.heads) or solve(some, *more, **given)
+    )
+    heads = LogisticHead(c=3.0)(rows, 3, seed=0)
+    assert sizes == [1, *[at_once] * (5 // at_once), *[1] * (5 % at_once)]  # the clean head first
+    assert torch.allclose(heads.weight, whole.weight, atol=1e-6)
+    assert torch.allclose(heads.bias, whole.bias, atol=1e-6)
+
+
 @pytest.mark.parametrize(("text", "c"), [("logistic:100", 100.0), ("logistic:1e-3", 0.001), ("logistic:.5", 0.5)])
 def test_names_of_logistic_heads(text, c):
     assert recipe(text) == LogisticHead(c=c)

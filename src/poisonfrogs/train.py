@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from poisonfrogs.logistic import Heads, Rows, solve
 from poisonfrogs.types import InputError, Stop, Test
 
+AT_ONCE = (
+    1 << 25
+)  # answers (pictures times classes times heads) that a solver holds, about five float64 of each: 1.3 GB
 SMALL = 64  # heads times classes up to which a second thread saves less than it has to be waited for
 
 
@@ -65,8 +68,10 @@ class LogisticHead:
             precise.features, rows.labels, precise.own[:1, :0], rows.own_labels[:1, :0], rows.removed[:1, :0]
         )
         clean, _ = solve(shared_only, classes, c=self.c, tolerance=1e-6)
-        heads, _ = solve(precise, classes, c=self.c, start=clean, tolerance=1e-8)
-        return Heads(heads.weight.to(rows.features), heads.bias.to(rows.features))
+        portions = torch.arange(rows.heads).split(max(AT_ONCE // (len(rows.features) * classes), 1))
+        found = [solve(precise.part(some), classes, c=self.c, start=clean, tolerance=1e-8)[0] for some in portions]
+        weight, bias = torch.cat([heads.weight for heads in found]), torch.cat([heads.bias for heads in found])
+        return Heads(weight.to(rows.features), bias.to(rows.features))
 
 
 def recipe(text: str) -> Recipe:
