@@ -52,6 +52,16 @@ def base_of(name: str) -> int:
     return int(Path(name).stem)
 
 
+@pytest.mark.parametrize("side", [20, 24, 28, 100])
+def test_mirrored_copies_are_found_at_sizes_whose_areas_cut_pixels(side: int, known: Images, tmp_path: Path) -> None:
+    old = {f"{i}.png": known[i].resize((side, side), Image.Resampling.LANCZOS) for i in range(0, 25 * N, 25)}
+    new = {name: png(mirror(perturbed(picture, i))) for i, (name, picture) in enumerate(old.items())}
+    among = looked_at(plant(tmp_path / "known", {name: png(picture) for name, picture in old.items()}))
+    images = looked_at(plant(tmp_path / "d", new))
+    found = [(images.ids[one.row], among.ids[one.known], one.kind) for one in match.match(images, among).findings]
+    assert found == [(name, name, "perturbed") for name in images.ids]
+
+
 STORED: list[Callable[[Image.Image], bytes]] = [png, lambda image: jpeg(image, 75), lambda image: jpeg(image, 95)]
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from poisonfrogs import data, images, neighbours
 from poisonfrogs.images import Images
@@ -54,19 +55,38 @@ def test_fewer_than_are_asked_for(by: str, thumbs: np.ndarray, monkeypatch: pyte
     assert np.isfinite(distances[:, :2]).all()
 
 
-def test_thumbnails_are_no_further_apart_than_pictures(some: Images, thumbs: np.ndarray) -> None:
-    whole = np.stack([np.asarray(image) for image in some]).astype(np.float64)
-    for i in range(0, 100, 2):
-        apart = np.sqrt(((whole[i] - whole[i + 1]) ** 2).mean())
-        small = np.sqrt(((thumbs[i].astype(np.float64) - thumbs[i + 1]) ** 2).mean())
-        assert small <= apart + 2  # both thumbnails are rounded twice
+SHAPES = [(32, 32), (24, 24), (20, 28), (5, 3), (16, 1), (13, 130), (600, 40)]
 
 
-def test_a_thumbnail_is_a_mean_of_areas(some: Images, thumbs: np.ndarray) -> None:
-    pixels = np.asarray(some[0]).astype(np.float64)
-    means = pixels.reshape(16, 2, 16, 2, 3).mean((1, 3))
-    assert np.abs(thumbs[0] - means).max() <= 1  # rounded twice
-    assert np.abs(neighbours.averaged(pixels.astype(np.float32)) - means).max() < 1e-3
+def pair(shape: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, and the same a little changed: what averages can hide least of."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(256, size=(*shape, 3), dtype=np.uint8)
+    return first, np.clip(first + rng.integers(-40, 41, size=first.shape), 0, 255).astype(np.uint8)
+
+
+def apart(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.sqrt(((first.astype(np.float64) - second) ** 2).mean()))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_thumbnails_are_no_further_apart_than_pictures(shape: tuple[int, int]) -> None:
+    for seed in range(20):
+        first, second = pair(shape, seed)
+        small = [neighbours.thumbnail(Image.fromarray(one)) for one in (first, second)]
+        assert apart(*small) <= apart(first, second) + 1  # each is rounded
+        assert apart(neighbours.averaged(first), neighbours.averaged(second)) <= apart(first, second) + 1e-3
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_thumbnail_is_a_mean_of_areas_of_a_picture_and_of_its_mirror_image(shape: tuple[int, int]) -> None:
+    """Each pixel cut into 16 × 16 equal pieces, of which an area takes as many as another."""
+    pixels, _ = pair(shape, 0)
+    pieces = pixels.astype(np.float64).repeat(16, 0).repeat(16, 1)
+    means = pieces.reshape(16, shape[0], 16, shape[1], 3).mean((1, 3))
+    assert np.abs(neighbours.averaged(pixels) - means).max() < 1e-3
+    assert np.abs(neighbours.thumbnail(Image.fromarray(pixels)) - means).max() <= 0.501
+    assert neighbours.averaged(pixels[:, ::-1]) == pytest.approx(neighbours.averaged(pixels)[:, ::-1], abs=1e-3)
 
 
 def test_vectors_have_mean_zero_and_length_one_and_a_blank_page_none(thumbs: np.ndarray) -> None:
