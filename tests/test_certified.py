@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import certificates as attack
 from poisonfrogs.certified import NeighbourVotes, PartitionVotes, RadiusVotes, StableHead
 from poisonfrogs.certified.classifier import product, whole_numbers
+from poisonfrogs.certified.neighbours import NeighbourHead
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -378,6 +379,17 @@ def test_neighbour_votes_are_counted():
         for row, shares in zip(rows, model.predict_proba(rows), strict=True):
             labels = [label for _, label in attack.nearest(as_tiny(X, y, rows), row.tolist())[:k]]
             assert shares == pytest.approx(np.bincount(labels, minlength=3) / len(labels), abs=1e-12)
+
+
+def test_cosines_of_any_size_keep_their_order():
+    """Thrice what cosines come to in 700,000 dimensions is beyond what float32 tells apart."""
+    near = [9.0 * (670_015 - 2 * flipped) for flipped in (1, 3, 5, 7, 8, 9)]
+    member = torch.eye(2, dtype=torch.int8)[[0, 0, 1, 1, 0, 1]]
+    told = [
+        NeighbourHead(examples=torch.tensor(cosines)[:, None], member=member, k=5).answer(torch.ones(1, 1)).radius
+        for cosines in (near, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    ]
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("d", [3, 40])

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,12 +26,16 @@ from poisonfrogs import (
     load_data,
     load_head,
     load_model,
+    pipeline,
+    provenance,
     run_certify,
+    signing,
 )
 from poisonfrogs.answering import ask
 from poisonfrogs.certified.saved import save_head
 from poisonfrogs.certify import candidates
 from poisonfrogs.cli import main
+from poisonfrogs.data import BUNDLED
 from poisonfrogs.models import BATCH, Net
 from poisonfrogs.plan import Certify
 from poisonfrogs.stats import rounded
@@ -123,6 +128,29 @@ def test_test_pictures_that_choose_are_reported_under_the_other_half_s_choice(ce
     assert summary["recommended"]["certified"]["4"] == pytest.approx(held / len(half))
 
 
+def test_what_is_chosen_with_the_training_pictures_is_not_called_free_of_them(certify: Certify, tmp_path: Path) -> None:
+    """The candidates of --trusted were fitted on them; the rule's head was not."""
+    free = "the parameters of the head and the list of classes are given, not learnt from the training pictures"
+    assert free in run_certify(certify)["assumptions"]
+    head = tmp_path / "head.safetensors"
+    assumed = run_certify(replace(certify, trusted="val", save=head))["assumptions"]
+    assert free not in assumed
+    assert "whoever changed training pictures before the choice had a part in it" in assumed[1]
+    assert load_head(head).card["assumptions"] == assumed
+
+
+def test_test_pictures_that_were_split_off_here_are_not_trusted(
+    certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever adds a picture to class folders adds it to either side."""
+    folders = toy.write_folder(tmp_path / "toy", train=20) / "train"
+    line = given(replace(certify, data=folders))
+    assert main([*line, "--trusted", "val"]) == 2
+    refused(capsys, f"{folders} has no test split of its own: whoever adds training pictures adds test pictures too")
+    assert not certify.out.exists()
+    assert main([*line, "--trusted", str(certify.data)]) == main(line) == 0
+
+
 # --- from the command line
 
 
@@ -132,7 +160,7 @@ def test_the_table_and_the_sentence(certify: Certify, capsys: pytest.CaptureFixt
     summary = json.loads((certify.out / "summary.json").read_text())
     assert "the usual head" in out
     share = summary["recommended"]["certified"]["1"]
-    said = f"inserts or removes up to 1 of your 24 training pictures cannot change {share:.1%} of the answers"
+    said = f"inserts or removes up to 1 of your 24 training pictures cannot change {share:.1%} of the answers of a head with"
     assert said in " ".join(out.split())
     assert out.count("assumed: ") == len(summary["assumptions"]) >= 4
     for row in summary["frontier"]:
@@ -285,6 +313,19 @@ def test_trusted_pictures_of_an_unknown_class_are_refused(
     (trusted / "val" / "blue").rename(trusted / "val" / "green")
     assert main(given(certify, "--trusted", str(trusted))) == 2
     refused(capsys, "has a class 'green' that the data does not have")
+
+
+def test_the_bundled_pictures_are_not_those_that_were_signed_under_their_name(
+    certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = Path(toy.write_folder(Path(BUNDLED)))
+    public = signing.generate(Path("key"))
+    provenance.sign(name, Path("key"))
+    line = given(replace(certify, data=name), "--require-signed", str(public))
+    assert main(line) == 2
+    refused(capsys, "the bundled pictures are not signed; give a folder by its whole path")
+    assert pipeline.loaded(replace(certify, data=name.absolute(), require_signed=public)).classes == ("blue", "red")
 
 
 # --- saved heads
@@ -454,6 +495,32 @@ def test_a_head_is_not_asked_through_another_extractor(
     (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:40])
     assert main(["certify", str(tmp_path / "broken.png"), "--head", str(head)]) == 2
     refused(capsys, "broken.png cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"transform": {"mean": [0, 0, 0]}}, "another view of pictures than it has now; go back to that, or fit"),
+        ({"code": "0" * 64}, "other code than it has now, or does not say with which; go back to that, or fit"),
+        ({"code": None}, "other code than it has now, or does not say with which"),
+    ],
+)
+def test_a_head_is_not_asked_through_a_network_that_has_changed(
+    change: dict[str, Any], says: str, certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights may be the same all the while."""
+    head = tmp_path / "head.safetensors"
+    run_certify(replace(certify, save=head))
+    _resaved(head, model=load_head(head).card["model"] | change)
+    assert main(["certify", str(certify.data / "val/red/00.png"), "--head", str(head)]) == 2
+    refused(capsys, f"{head} was fitted on toy:factory with {says}")
+
+
+def test_the_code_of_a_library_s_network_is_not_asked_for(certify: Certify) -> None:
+    """A head of before cards held code goes on being asked."""
+    net = load_model("toy:factory")
+    assert "code" in pipeline.extractor(certify, net)
+    assert "code" not in pipeline.extractor(certify, replace(net, name="toy"))
 
 
 def test_pictures_are_seen_as_training_pictures_are(

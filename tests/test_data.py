@@ -52,6 +52,8 @@ def test_a_folder_that_names_its_splits(toy_folder: Path, name: str) -> None:
     assert on_disk(read.test, toy_folder, read.classes) == walked(toy_folder / name, toy_folder)
     assert list(read.train.ids) == sorted(read.train.ids)
     assert read.skipped == {}
+    assert read.own_test
+    assert read.without({0: "torn"}, {}).own_test
 
 
 def test_pictures_are_decoded_on_demand(toy_folder: Path) -> None:
@@ -84,6 +86,7 @@ def test_class_folders_are_split_by_content(class_folders: Path) -> None:
     assert len(read.train) + len(read.test) == 120
     assert 10 <= len(read.test) <= 38  # a fifth of 120, give or take three standard deviations
     assert set(read.test.labels) == {0, 1}
+    assert not read.own_test
 
 
 def test_a_single_train_folder_is_split_the_same_way(class_folders: Path) -> None:
@@ -190,6 +193,21 @@ def test_what_is_named_like_a_picture_and_is_none_is_left_out_with_the_reason(to
         "train/red/pipe.png": "not a file",
     }
     assert len(read.train) == 24
+
+
+def test_a_picture_beside_the_class_folders_is_reported_rather_than_passed_over(toy_folder: Path) -> None:
+    for place in ("x.png", "val/y.JPG", ".z.png", "notes.txt"):
+        (toy_folder / place).write_bytes(b"anything")
+    read = data.load(toy_folder)
+    assert read.skipped == {"val/y.JPG": "in no class folder", "x.png": "in no class folder"}
+
+
+@pytest.mark.parametrize("names", [("Train", "Val"), ("train", "dev"), ("training", "Test")])
+def test_splits_by_other_names_are_no_classes(names: tuple[str, str], toy_folder: Path) -> None:
+    for old, new in zip(("train", "val"), names, strict=True):
+        (toy_folder / old).rename(toy_folder / new)
+    with pytest.raises(InputError, match=rf"holds {', '.join(sorted(names))}: splits, and no classes; call them train"):
+        data.load(toy_folder)
 
 
 def test_a_vector_drawing_is_reported_rather_than_passed_over(toy_folder: Path) -> None:

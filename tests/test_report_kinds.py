@@ -48,6 +48,7 @@ def test_the_page_of_certify_says_what_the_summary_holds(certified: Path) -> Non
     best = summary["recommended"]
     assert f"{100 * best['certified']['1']:.1f} %" in shown.words
     assert "up to 1 picture of the 24 training pictures" in shown.words
+    assert "of the answers of a head with these parameters on the 40 test pictures" in shown.words
     assert f"{100 * best['accuracy']:.2f} %" in shown.words
     for assumption in summary["assumptions"]:
         assert assumption[1:] in shown.words
@@ -143,4 +144,6 @@ def test_a_page_takes_the_place_of_a_page_only(
     assert main(["report", str(run), "--out", str(run / place)]) == 2
     refused(capsys, "is there already, and is no page")
     assert on_disk(run) == before
+    assert main(["report", str(run), "--out", str(run / "no/such/page.html")]) == 2
+    refused(capsys, "lies in no folder that is there; make ")
     assert main(["report", str(run)]) == main(["report", str(run)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,16 @@ def test_what_cannot_be_used_is_told_in_one_line(root: bytes, text: str | bytes,
         read(root, text)
     assert said.format(data=root.decode().removesuffix("/")) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_is_no_file_is_not_read(kind: str, root: bytes, tmp_path: Path) -> None:
+    """Some devices and pipes never end."""
+    path = {"device": Path("/dev/null"), "folder": tmp_path, "pipe": tmp_path / "pipe"}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(InputError, match=f"{path} is not a file; expected a CSV"):
+        sources.read(path, root)
 
 
 def test_no_file(root: bytes, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -39,14 +39,11 @@ def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]
     validate_pipeline(options)
     loaded = load_head(head)
     model = loaded.card.get("model")
-    if not isinstance(model, dict) or {"name", "weights", "view", "size"} - model.keys():
+    if not isinstance(model, dict) or {"name", "weights", "transform", "view", "size"} - model.keys():
         raise InputError(f"{head} does not say which extractor it was fitted on; expected what certify --save wrote")
-    net = pipeline.network(replace(options, model=model["name"], view=model["view"], size=model["size"]))
-    if net.weights != model["weights"]:
-        raise InputError(
-            f"{head} was fitted on {model['name']} with other weights than those loaded ({net.source}); "
-            "give the file they were in with --weights"
-        )
+    options = replace(options, model=model["name"], view=model["view"], size=model["size"])
+    net = pipeline.network(options)
+    _check_same(head, model, pipeline.extractor(options, net), net.source)
     images = files([str(path) for path in pictures], [0] * len(pictures))
     with pipeline.threads(options.threads or os.cpu_count() or 1):
         said = loaded(_features(net, images))
@@ -61,6 +58,18 @@ def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]
             images.ids, said.codes.tolist(), said.radius.tolist(), said.probabilities, strict=True
         )
     ]
+
+
+def _check_same(head: Path, fitted: Mapping[str, Any], now: Mapping[str, Any], source: str) -> None:
+    """Raises InputError where the head's radii say nothing of the features that it would be asked about."""
+    other = {
+        "weights": f"other weights than those loaded ({source}); give the file they were in with --weights",
+        "transform": "another view of pictures than it has now; go back to that, or fit the head again",
+        "code": "other code than it has now, or does not say with which; go back to that, or fit the head again",
+    }
+    for key, told in other.items():
+        if fitted.get(key) != now.get(key):
+            raise InputError(f"{head} was fitted on {now['name']} with {told}")
 
 
 def _features(net: Net, images: Images) -> Tensor:

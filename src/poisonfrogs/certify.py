@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ FILES = {"plan.json", "summary.json", "curves.json", "answers.jsonl", "report.ht
 PARTIAL = {f"{name}.partial" for name in FILES}  # what a killed run leaves
 SHARES = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3)  # of the training pictures, at which the frontier is given
 CURVE = 60  # points of a curve at most
-ASSUMPTIONS = (
-    "the extractor (weights, preprocessing, normalisation) is out of the attacker's reach",
-    "the parameters of the head and the list of classes are given, not learnt from the training pictures",
-    "an operation is one training picture inserted or removed; an edited one counts as two",
-    "one test picture is asked about at a time, and is itself unchanged (evasion is another matter)",
+GIVEN = "the parameters of the head and the list of classes are given, not learnt from the training pictures"
+CHOSEN = (
+    "the parameters of the head are given: they were chosen by what heads fitted on these training pictures say of "
+    "the trusted ones, and whoever changed training pictures before the choice had a part in it; the list of classes "
+    "is given"
 )
 
 
@@ -163,6 +162,11 @@ def _check_save(save: Path, within: bool) -> None:
 def _parts(certify: Certify, progress: Progress) -> tuple[Net, data.DataSet, dict[str, Part]]:
     """Training, test and trusted pictures with their features; unreadable ones are left out."""
     dataset = pipeline.loaded(certify)
+    if certify.trusted == "val" and not dataset.own_test:
+        raise InputError(
+            f"{dataset.root} has no test split of its own: whoever adds training pictures adds test pictures too; "
+            "give --trusted DIR, or lay the pictures out as train/ and val/"
+        )
     sets = {"train": dataset.train, "test": dataset.test}
     if certify.trusted not in (None, "val"):
         sets["trusted"] = _of_classes(data.load(str(certify.trusted)), dataset.classes)
@@ -269,7 +273,7 @@ def _summary(run: _Run, recommended: CertifiedClassifier, said: Answers, how: st
         "chosen": how,
         "frontier": frontier,
         "seconds": [round(one.seconds, 3) for one in run.measured],
-        "assumptions": list(ASSUMPTIONS),
+        "assumptions": _assumptions(run.certify),
         "model": {"name": run.net.name, "weights": run.net.weights, "source": run.net.source},
         "seed": run.certify.seed,
         "versions": pipeline.versions(),
@@ -277,11 +281,13 @@ def _summary(run: _Run, recommended: CertifiedClassifier, said: Answers, how: st
     }
 
 
-def _model(certify: Certify, net: Net) -> dict[str, Any]:
-    """The extractor, with the options that load it again."""
-    transform = json.loads(json.dumps(asdict(net.view)))
-    held = {"name": net.name, "weights": net.weights, "dim": net.dim, "transform": transform}
-    return held | {"view": certify.view, "size": certify.size}
+def _assumptions(certify: Certify) -> list[str]:
+    return [
+        "the extractor (weights, preprocessing, normalisation) is out of the attacker's reach",
+        GIVEN if certify.trusted is None else CHOSEN,
+        "an operation is one training picture inserted or removed; an edited one counts as two",
+        "one test picture is asked about at a time, and is itself unchanged (evasion is another matter)",
+    ]
 
 
 def _write(run: _Run, summary: CertifySummary, best: Measured) -> None:
@@ -301,7 +307,7 @@ def _write(run: _Run, summary: CertifySummary, best: Measured) -> None:
             "n_test": len(test),
             "skipped": run.dataset.skipped,
         },
-        "model": _model(run.certify, run.net),
+        "model": pipeline.extractor(run.certify, run.net),
         "versions": summary["versions"],
     }
     answers = zip(test.ids, test.labels.tolist(), best.test.codes.tolist(), best.test.radius.tolist(), strict=True)

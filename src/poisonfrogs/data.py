@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poisonfrogs import folders, tables
@@ -30,14 +30,14 @@ class DataSet:
     train: Images
     test: Images
     skipped: dict[str, str]  # id -> why it is left out
+    own_test: bool  # see Splits
 
     def without(self, train: dict[int, str], test: dict[int, str]) -> DataSet:
         """Leave out rows (with the reason for each). Raises InputError if a class has nothing left."""
         skipped = dict(self.skipped)
         for images, gone in ((self.train, train), (self.test, test)):
             skipped.update({images.ids[i]: why for i, why in gone.items()})
-        left = [_less(self.train, train), _less(self.test, test)]
-        return _checked(DataSet(self.root, self.classes, left[0], left[1], skipped))
+        return _checked(replace(self, train=_less(self.train, train), test=_less(self.test, test), skipped=skipped))
 
     def fingerprint(self) -> str:
         """SHA-256 over ids, labels and contents: the same pictures in the same places."""

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from poisonfrogs.images import TEST_NAMES, Files, Images, Splits, split
 from poisonfrogs.pictures import SUFFIXES, Gone, Unreadable
+from poisonfrogs.types import InputError
+
+# what people call splits, in any case: as classes they would make a run that means nothing
+LIKE_SPLITS = {"train", "training", "dev", "eval", "testing", *TEST_NAMES}
 
 
 def read(root: Path) -> Splits:
     """Ids, labels and content hashes of every file that is named like a picture. None is decoded."""
     parts = _parts(root)
     classes = tuple(sorted({child.name for part in parts.values() for child in _folders(part)}))
-    skipped: dict[str, str] = {}
+    if classes and {name.lower() for name in classes} <= LIKE_SPLITS:
+        raise InputError(f"{root} holds {', '.join(classes)}: splits, and no classes; call them train and val")
+    skipped = {path.relative_to(root).as_posix(): "in no class folder" for path in _loose({root, *parts.values()})}
     images = {name: _read_classes(root, part, classes, skipped) for name, part in parts.items()}
     train, test = (images["train"], images["test"]) if "test" in images else split(images["train"])
-    return Splits(classes, train, test, skipped)
+    return Splits(classes, train, test, skipped, own_test="test" in images)
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -30,6 +36,12 @@ def _parts(root: Path) -> dict[str, Path]:
         return {"train": root / "train", "test": test}
     only_train = [child.name for child in _folders(root)] == ["train"]
     return {"train": root / "train" if only_train else root}
+
+
+def _loose(folders: Iterable[Path]) -> list[Path]:
+    """Pictures beside class folders, which belong to none."""
+    beside = (child for folder in folders for child in folder.iterdir() if not child.name.startswith("."))
+    return sorted(child for child in beside if child.name.lower().endswith(SUFFIXES) and child.is_file())
 
 
 def _folders(part: Path) -> list[Path]:

@@ -67,6 +67,7 @@ class Splits(NamedTuple):
     train: Images
     test: Images
     skipped: dict[str, str]  # id -> why it is left out
+    own_test: bool  # whether the layout tells which are the test pictures; else they were split off here
 
 
 @dataclass(frozen=True, eq=False)

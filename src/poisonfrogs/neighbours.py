@@ -28,7 +28,7 @@ def thumbnail(image: Image.Image) -> np.ndarray:
     Averages of two pictures are no further apart (root mean square) than the pictures: what is near is never missed.
     That wants every pixel to weigh the same, one that lies in two areas as well; Pillow's BOX gives it to one of them.
     """
-    return np.rint(averaged(np.asarray(image))).astype(np.uint8)
+    return np.asarray(np.rint(averaged(np.asarray(image))), dtype=np.uint8)
 
 
 def averaged(pixels: np.ndarray) -> np.ndarray:

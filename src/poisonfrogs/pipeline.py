@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from poisonfrogs import data, models, provenance
-from poisonfrogs.features import Features, default_cache, features
+from poisonfrogs.features import Features, code, default_cache, features
 from poisonfrogs.images import Images
 from poisonfrogs.plan import Pipeline
 from poisonfrogs.progress import Progress, counting
+from poisonfrogs.types import InputError
 
 
 def loaded(options: Pipeline) -> data.DataSet:
     """What lies at DATA. Raises InputError where it cannot be read, or is not what was signed with --require-signed."""
     if options.require_signed:
+        if str(options.data) == data.BUNDLED:  # a folder of that name would be verified, and not be what is loaded
+            raise InputError("the bundled pictures are not signed; give a folder by its whole path")
         provenance.require(options.data, options.require_signed, options.manifest)
     return data.load(options.data)
 
@@ -41,6 +47,15 @@ def network(options: Pipeline, *, untrained: bool = False) -> models.Net:
         device=device(options),
         untrained=untrained,
     )
+
+
+def extractor(options: Pipeline, net: models.Net) -> dict[str, Any]:
+    """What features depend on, and the options that load it again, as JSON holds them."""
+    held = {"name": net.name, "weights": net.weights, "dim": net.dim, "transform": asdict(net.view)}
+    if ":" in net.name:  # the weights of the user's own network may stay what they are while its code is changed
+        held["code"] = code(net)
+    said: dict[str, Any] = json.loads(json.dumps(held | {"view": options.view, "size": options.size}))
+    return said
 
 
 def featurised(

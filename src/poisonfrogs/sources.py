@@ -41,10 +41,13 @@ class Sources:
 def read(file: Path, root: bytes) -> Sources:
     """Read a sources CSV (UTF-8, with or without a byte order mark).
 
-    Raises InputError for unknown columns, a path that is not in the tree or is there twice, and for no date.
+    Raises InputError for unknown columns, a path that is not in the tree or is there twice, for no date, and for
+    what is no regular file.
     """
     found: dict[bytes, dict[str, str]] = {}
     try:
+        if file.exists() and not file.is_file():  # a pipe or a device would never end
+            raise InputError(f"{file} is not a file; {_EXPECTED}")
         # surrogateescape: paths need not be UTF-8
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for where, row in _rows(file, csv.DictReader(lines, strict=True)):

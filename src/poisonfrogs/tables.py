@@ -72,7 +72,7 @@ def read_parquet(root: Path, files: Sequence[Path]) -> Splits:
     with _readable(root):
         images = {name: _rows(name, table, skipped) for name, table in tables.items()}
     train, test = (images["train"], images["test"]) if "test" in images else split(images["all"])
-    return Splits(classes, train, test, skipped)
+    return Splits(classes, train, test, skipped, own_test="test" in images)
 
 
 def _shards(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
@@ -167,7 +167,7 @@ def read_arrays(path: Path) -> Splits:
         raise InputError(f"{path}: y_train and y_test hold {labels.dtype}; expected class numbers from 0")
     classes = _named(path, labels, None)
     train = _array_images(path, "train", x_train, y_train.ravel())
-    return Splits(classes, train, _array_images(path, "test", x_test, y_test.ravel()), {})
+    return Splits(classes, train, _array_images(path, "test", x_test, y_test.ravel()), {}, own_test=True)
 
 
 def _loaded(path: Path) -> list[np.ndarray]:

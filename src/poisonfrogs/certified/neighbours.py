@@ -83,6 +83,6 @@ def _lead(cosines: Tensor, labels: Tensor, level: Tensor, codes: Tensor, rival: 
     theirs = level[:, rival, None] if rival >= 0 else torch.zeros_like(own)
     slot = (cosines == cosines[:, -1:]).cumsum(1)  # from 1 among the farthest
     farthest = torch.where(slot <= theirs, 2, torch.where(slot <= level.sum(1, keepdim=True) - own, 1, 0))
-    keys = 3 * cosines + torch.where(slot > 0, farthest, place)  # below 2**24: exact
-    place = keys.sort(1, descending=True).values.long() % 3
+    keys = 3 * cosines.long() + torch.where(slot > 0, farthest, place)  # thrice a cosine may be beyond float32
+    place = keys.sort(1, descending=True).values % 3
     return pad(((place == 0).long() - (place == 2).long()).cumsum(1), (1, 0))

@@ -110,6 +110,6 @@ def sentence(summary: CertifySummary) -> str:
     best, against = summary["recommended"], summary["against"]
     return (
         f"An attacker who inserts or removes up to {against:,} of your {summary['n_train']:,} training pictures cannot "
-        f"change {best['certified'][str(against)]:.1%} of the answers, which are right; "
+        f"change {best['certified'][str(against)]:.1%} of the answers of a head with these parameters, all right ones; "
         f"the head's accuracy is {best['accuracy']:.2%}, the usual head's {summary['undefended_accuracy']:.2%}."
     )

@@ -107,6 +107,8 @@ def write(folder: Path, out: Path | None = None) -> Written:
     is no page.
     """
     path = out or folder / "report.html"
+    if out and not out.parent.is_dir():
+        raise InputError(f"--out {out} lies in no folder that is there; make {out.parent}, or choose another place")
     if path.exists() and not journal.is_page(path):
         raise InputError(f"{path} is there already, and is no page; choose another place with --out")
     try:
