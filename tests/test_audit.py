@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 
 import toy
-from poisonfrogs import journal, pictures, targets, trial
+from poisonfrogs import journal, pictures, targets, trial, write_report
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import prepare, run_audit
+from poisonfrogs.cli.show import report
 from poisonfrogs.judge import VictimJudge
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import Crafted, InputError
@@ -401,3 +403,33 @@ def test_numpy_and_torch_take_every_seed() -> None:
         np.random.default_rng(seed_of(i))
         np.random.seed(seed_of(i))  # what users' training code calls
         torch.manual_seed(seed_of(i))
+
+
+@pytest.mark.parametrize("poisons", [1, 3])
+def test_poisons_are_asked_about_as_jpegs_where_any_base_is_one(audit: Audit, poisons: int, tmp_path: Path) -> None:
+    mixed = toy.write_folder(tmp_path / "mixed")
+    for path in sorted((mixed / "train").rglob("*.png"))[::2]:
+        with Image.open(path) as picture:
+            picture.save(path.with_suffix(".jpg"), quality=90)
+        path.unlink()
+    mine = replace(audit, data=mixed, poisons=poisons, base_choice="random", targets="all")
+    summary = run_audit(mine)
+    rows = rows_of(mine)
+    encoded = [any(name.endswith(".jpg") for name in row["base_ids"]) for row in rows]
+    assert any(encoded)
+    assert [row["as_jpeg_success"] is not None for row in rows] == encoded
+    asked = [row["as_jpeg_success"] for row in rows if row["eligible"] and row["as_jpeg_success"] is not None]
+    assert (summary["n_as_jpeg"], summary["n_as_jpeg_success"]) == (len(asked), sum(asked))
+    (line,) = [line for line in report(mine, summary) if line.startswith("as JPEG")]
+    assert f"{sum(asked)} of {len(asked)} fell to the poisons stored as their bases are" in line
+
+
+def test_a_watermark_is_a_part_of_how_far_a_poison_is_from_its_base(audit: Audit) -> None:
+    mine = replace(audit, watermark=0.3)
+    summary = run_audit(mine)
+    moved = [[linf for row in rows_of(mine) for linf in row[key]] for key in ("linf", "linf_from_base")]
+    assert (summary["median_linf"], summary["median_linf_from_base"]) == tuple(round(median(some), 6) for some in moved)
+    assert summary["median_linf_from_base"] > summary["median_linf"]
+    (line,) = [line for line in report(mine, summary) if line.startswith("perturbation")]
+    assert f"{255 * summary['median_linf_from_base']:.1f}/255 from the base without its watermark" in line
+    assert "from bases with 30.0 % of the target blended in" in write_report(mine.out).path.read_text()

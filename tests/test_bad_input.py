@@ -217,6 +217,9 @@ CASES = {
     "a victim that cannot be called": Case(
         "--victim toy:not_callable", ("toy:not_callable is a int", "expected a function or class")
     ),
+    "an empty victim": Case("--victim=", ("--victim is empty", "leave it out")),
+    "an empty auditor": Case("--auditor=", ("--auditor is empty", "leave it out")),
+    "an empty change": Case("--robust=", ("--robust is empty", "leave it out")),
     "two victims": Case("--victim toy:victim --head logistic:1", ("both name a victim", "give one")),
     "an unknown way to store": Case(
         "--store webp", ("--store 'webp' is not a way to store", "expected png, or jpeg:Q")

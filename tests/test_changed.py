@@ -86,6 +86,67 @@ def test_a_clean_network_is_of_one_view(audit: Audit, data: Path) -> None:
     assert len(places) == 2
 
 
+TRAINED = """
+import torch, toy
+import helper_of_a_user
+
+class Network(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 5, stride=2)
+        self.second = torch.nn.Conv2d(8, 16, 5, stride=2)
+
+    def forward(self, x):
+        return helper_of_a_user.act(self.second(helper_of_a_user.act(self.first(x)))).mean((2, 3))
+"""
+
+
+@pytest.mark.parametrize("context", ["end-to-end", "scratch"])
+def test_a_network_is_trained_anew_where_what_its_code_calls_was_changed(
+    context: str, audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the source of the network nor the weights that it starts from tell."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "network_of_a_user.py").write_text(TRAINED)
+    mine = Audit(
+        data=audit.data, context=context, model="network_of_a_user:Network", cache=tmp_path / "cache", threads=1,
+        out=audit.out, clean_epochs=1, epochs=1, passes=1, targets=1, poisons=1,
+    )  # fmt: skip
+
+    def helped(activation: str) -> None:
+        (tmp_path / "helper_of_a_user.py").write_text(f"import torch\nact = torch.{activation}\n")
+        for name in ("network_of_a_user", "helper_of_a_user"):
+            sys.modules.pop(name, None)
+
+    def kept() -> int:
+        return len(list((tmp_path / "cache/networks").glob("*.safetensors")))
+
+    helped("relu")
+    run_audit(mine)
+    run_audit(mine)
+    assert kept() == 2  # the clean network, and the control
+    helped("tanh")
+    with pytest.raises(InputError, match=r"holds a run of another plan \(model.weights was"):
+        run_audit(mine)
+    run_audit(replace(mine, out=tmp_path / "anew"))
+    assert kept() == 4
+
+
+def test_a_frozen_network_is_another_where_what_its_code_calls_was_changed(
+    audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = replace(audit, model="factory_of_a_user:factory", auditor="factory_of_a_user:factory")
+    own_network(tmp_path, "ReLU")
+    run_audit(mine)
+    run_audit(mine)
+    held = json.loads((audit.out / "plan.json").read_text())
+    assert held["auditor"]["said"] == held["model"]["said"]
+    own_network(tmp_path, "Sigmoid")
+    with pytest.raises(InputError, match=r"holds a run of another plan \(model.said was"):
+        run_audit(mine)
+
+
 def test_a_target_from_outside_that_was_replaced_is_noticed(audit: Audit, tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     toy.picture(toy.CLASSES["red"], 999).save(path)
@@ -182,6 +243,20 @@ def test_every_class_has_its_turn() -> None:
     assert np.bincount([labels[row] for row, _ in drawn]).tolist() == [2] * 10
     assert np.bincount([base for _, base in drawn]).tolist() == [2] * 10
     assert len(set(targets.pairs(10, None, None))) == 90
+
+
+def test_more_targets_than_the_clean_classifier_gets_right_are_called_that() -> None:
+    labels, sure = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.1, 0.9]])
+    assert targets.draw(2, labels, [(0, 1)], 0, sure) == [(1, 1), (0, 1)]
+    with pytest.raises(InputError, match="more than the 2 test pictures of the classes asked for that the clean class"):
+        targets.draw(3, labels, [(0, 1)], 0, sure)
+    with pytest.raises(InputError, match="--targets 4 is more than the 3 test pictures of the classes asked for; give"):
+        targets.draw(4, labels, [(0, 1)], 0)
+
+
+def test_named_targets_are_not_chosen_as_well(audit: Audit) -> None:
+    with pytest.raises(InputError, match="--target names the pictures that --target-choice would choose; give one"):
+        run_audit(replace(audit, target=("val/red/00.png",), target_choice="least-confident"))
 
 
 def test_the_plan_names_the_contents_of_targets_from_outside_alone(audit: Audit) -> None:

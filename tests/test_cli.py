@@ -214,6 +214,22 @@ def test_json_is_the_summary_and_nothing_else(here: Path, cache: Path, capsys: p
     assert printed["n_trials"] == 8
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_one_s_own_code_prints_is_not_among_the_json(
+    workers: str, here: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "talkative.py").write_text(
+        "import toy\nprint('imported')\n\n\ndef fit(images, labels, *, seed):\n    print('epoch 1')\n"
+        "    predict = toy.victim(images, labels, seed=seed)\n    return lambda asked: print('asked') or predict(asked)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    asked = command(cache, "--passes", "2", "--victim", "talkative:fit", "--workers", workers, "--format", "json")
+    assert main(asked) == 0
+    said = capfd.readouterr()
+    assert json.loads(said.out)["n_trials"] == 8
+    assert {"imported", "epoch 1", "asked"} <= set(said.err.splitlines())
+
+
 def test_the_table_says_what_the_summary_holds(here: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(quick(cache, "--target-class", "red", "--base-class", "blue")) == 0
     out, err = capsys.readouterr()
@@ -324,7 +340,10 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_command(tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     ("mean", "worst", "said"),
-    [(-0.000004, 0.0128, "drop by 0.00% on average, 1.28% at worst"), (None, None, "every trial failed")],
+    [
+        (-0.000004, 0.0128, "changed by +0.00 points on average, -1.28 points at worst"),
+        (None, None, "every trial failed"),
+    ],
 )
 def test_a_drop_that_rounds_to_nothing_has_no_sign(mean: float | None, worst: float | None, said: str) -> None:
     assert show._dropped({"mean_accuracy_drop": mean, "worst_accuracy_drop": worst}) == said

@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 import toy
-from poisonfrogs import InputError, run_audit, training, write_report
+from poisonfrogs import InputError, pipeline, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.cli.show import report
 from poisonfrogs.data import load
-from poisonfrogs.end_to_end import prepared
-from poisonfrogs.plan import DEFAULTS, Audit
+from poisonfrogs.end_to_end import EndToEnd, pixels, prepared
+from poisonfrogs.models import Net
+from poisonfrogs.pictures import decode, encode
+from poisonfrogs.plan import DEFAULTS, Audit, seed_of
 from poisonfrogs.report.folder import open_audit
 from poisonfrogs.report.projection import plane
 from poisonfrogs.report.sections import space
@@ -117,10 +121,6 @@ def test_the_judge_s_victim_is_the_clean_network_trained_on_the_pictures_and_the
     def tensor(images) -> torch.Tensor:
         return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
 
-    from PIL import Image
-
-    from poisonfrogs.plan import seed_of
-
     poisons = [Image.open(small.out / file) for file in row["poison_files"]]
     shown = torch.cat([tensor(data.train), tensor(poisons)])
     labels = [*data.train.labels.tolist(), *[data.classes.index(row["base_class"])] * 3]
@@ -198,6 +198,130 @@ def test_a_watermark_alone_that_cannot_be_trained_is_not_counted_as_harmless(sma
     assert summary["mean_accuracy_drop"] is summary["worst_accuracy_drop"] is None
     assert "every trial failed" in "".join(report(small, summary))
     assert write_report(small.out).finished
+
+
+@pytest.fixture
+def large_weights(monkeypatch):
+    """Call it with which trainings are to end in weights that are finite and too large to say anything with."""
+    train = Training.__call__
+
+    def begin(is_one):
+        def overflown(self, start, sets, **options):
+            trained = train(self, start, sets, **options)
+            for one, data in zip(trained, sets, strict=True):
+                if is_one(len(data)):
+                    one.network.linear.weight.fill_(3e38)
+                    one.network.linear.bias.fill_(-3e38)
+            return trained
+
+        monkeypatch.setattr(Training, "__call__", overflown)
+
+    return begin
+
+
+def test_a_victim_that_says_nothing_finite_has_failed(small, large_weights):
+    large_weights(lambda pictures: pictures > 24)
+    assert run_audit(small)["n_failed_trials"] == 4
+    assert {row["failure"] for row in rows_of(small)} == {"what it says is not a finite number"}
+
+
+def test_a_clean_network_that_says_nothing_finite_is_refused_and_not_kept(small, large_weights, tmp_path):
+    large_weights(lambda pictures: True)
+    with pytest.raises(InputError, match=r"pictures \(the loss after the last epoch is not a finite number\); give"):
+        run_audit(replace(small, cache=tmp_path / "cache"))
+    assert not list((tmp_path / "cache/networks").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("store", ["png", "jpeg:40"])
+def test_what_is_compared_to_the_poisons_is_stored_as_they_are(small, store, monkeypatch):
+    seen = []
+    judged = EndToEnd.__call__
+
+    def watched(self, scene, edits, targets, **more):
+        seen.extend((scene, edit, target) for edit, target in zip(edits, targets, strict=True) if edit.added)
+        return judged(self, scene, edits, targets, **more)
+
+    monkeypatch.setattr(EndToEnd, "__call__", watched)
+    run_audit(replace(small, store=store, targets=1))
+    (row,), (scene, edit, target) = rows_of(small), seen[1]  # poisoned, watermark only
+    for base, found in zip(row["base_ids"], edit.added, strict=True):
+        marked = Image.blend(scene.train[scene.train.ids.index(base)], scene.targets[target], 0.3)
+        expected = decode(encode(np.asarray(marked), store)).image
+        assert np.array_equal(np.asarray(found), np.asarray(expected))
+        assert np.array_equal(np.asarray(found), np.asarray(marked)) == (store == "png")
+
+
+class Tied(toy.Toy):
+    """Two layers that share their weights, as autoencoders have."""
+
+    def __init__(self):
+        super().__init__()
+        self.again = nn.Linear(16, 16)
+        self.more = nn.Linear(16, 16)
+        self.more.weight = self.again.weight
+
+    def forward(self, x):
+        return self.more(torch.relu(self.again(super().forward(x))))
+
+
+def test_layers_may_share_their_weights(small, tmp_path, trainings):
+    tied = replace(small, model=f"{__name__}:Tied", cache=tmp_path / "cache")
+    run_audit(tied)
+    trainings.clear()
+    run_audit(replace(tied, out=tmp_path / "again"))
+    assert trainings == [27] * 8
+    assert journal_of(replace(tied, out=tmp_path / "again")) == journal_of(tied)
+
+
+def test_a_network_that_is_the_same_under_every_seed_is_no_start_from_nothing(small):
+    with pytest.raises(InputError, match=r"toy:factory has the same weights under every seed.*; let its factory draw"):
+        run_audit(replace(small, model="toy:factory", context="scratch"))
+    assert run_audit(replace(small, model="toy:factory", targets=1))["n_trials"] == 1
+
+
+class InTraining(toy.Toy):
+    """A network that works until it is trained."""
+
+    def forward(self, x):
+        if self.training:
+            raise ValueError("no step counter")
+        return super().forward(x)
+
+
+def test_no_memory_for_the_first_look_at_a_network_is_refused_in_a_line(small, monkeypatch):
+    def forward(net: Net, pixels: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Net, "forward", forward)
+    with pytest.raises(InputError, match="there is not enough memory to train every layer; give a smaller --size"):
+        run_audit(small)
+
+
+def test_what_a_network_raises_in_training_alone_is_refused_in_a_line(small, capsys):
+    given = f"audit {small.data} --out {small.out} --cache {small.cache} --context end-to-end --targets 4 --poisons 2"
+    assert main([*given.split(), "--model", f"{__name__}:InTraining"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "the network cannot be trained, it raised ValueError: no step counter (" in err
+    assert not small.out.exists()
+
+
+def test_pictures_none_of_which_can_be_read_are_refused_as_that(small):
+    for path in (small.data / "train").rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"none of 24 pictures can be read \(train/blue/00.png: not a picture in one"):
+        run_audit(small)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_pictures_that_do_not_fit_in_memory_are_refused_as_that(small, monkeypatch, error):
+    def stacked(pictures: object) -> None:
+        raise error
+
+    net = pipeline.network(small, untrained=True)
+    monkeypatch.setattr(torch, "stack", stacked)
+    with pytest.raises(InputError, match="24 pictures do not fit in memory at once"):
+        pixels(net, load(small.data).train, lambda done: None)
 
 
 def test_the_feature_spaces_of_a_group_are_each_trial_s_own(small, monkeypatch):
@@ -303,7 +427,7 @@ def test_a_kept_network_that_was_changed_is_refused(small, tmp_path):
     run_audit(changed)
     for path in (changed.cache / "networks").glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="networks"):
+    with pytest.raises(InputError, match=r"networks/.* does not hold the network that it is named for; delete it"):
         run_audit(changed)
 
 
@@ -332,6 +456,7 @@ def test_the_page_sets_the_three_victims_side_by_side_and_says_how_well_the_clea
     for arm in ("clean control: nothing added", "watermarked bases alone", "poisons"):
         assert arm in page
     assert f"training loss, after training {loss:.4f}" in text
+    assert "The control is asked about all targets drawn, the others are counted over those that it gets right" in text
     assert "from a clean network" in text
     assert "frozen and the last layer trained from scratch" not in text
     assert text.count("This run is of this kind.") == 1

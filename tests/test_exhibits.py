@@ -127,7 +127,8 @@ def test_the_auditor_sees_poisons_and_bases(audit: Audit) -> None:
         total += 2
     assert (summary["auditor"]["n_agreed"], summary["auditor"]["n_poisons"]) == (agreed, total)
     plan = json.loads((audit.out / "plan.json").read_text())
-    assert plan["auditor"] == {"name": "toy:factory", "weights": net.weights, "code": code(net)}
+    named = {"name": "toy:factory", "weights": net.weights, "code": code(net), "said": list(net.said)}
+    assert plan["auditor"] == named
 
 
 def test_without_an_auditor_nobody_is_asked(audit: Audit) -> None:

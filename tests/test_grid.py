@@ -23,6 +23,7 @@ from poisonfrogs.data import bundled, load
 from poisonfrogs.grid import Grid, _ours, _plan, _pooled, load_grid, run_grid, summarised
 from poisonfrogs.plan import Audit, validate
 from poisonfrogs.report.figures import Look, Rates, rates
+from poisonfrogs.summary import counted
 from poisonfrogs.types import InputError
 from runs import kept, on_disk, refused, rows_of
 
@@ -98,11 +99,9 @@ def test_a_point_pools_the_seeds_and_says_what_the_journals_hold(done: tuple[Gri
         eligible = [row for row in rows if row["eligible"]]
         fell, marked = (sum(row[key] for row in eligible) for key in ("success", "watermark_only_success"))
         assert point["success_rate"] == round(fell / len(eligible), 6)
-        different = len({(row["target_id"], row["base_class"]) for row in eligible})
         # by hand where the seeds share targets: the rate of all, as wide as so many targets make it
-        low, high = (
-            wilson(fell, len(eligible)) if different == len(eligible) else by_rate(fell / len(eligible), different)
-        )
+        repeats = np.unique([f"{row['target_id']} {row['base_class']}" for row in eligible], return_counts=True)[1]
+        low, high = by_rate(fell / len(eligible), len(eligible) / np.average(repeats, weights=repeats))
         assert point["ci95"] == pytest.approx([low, high], abs=1e-6)
         assert point["n_targets"] == len({(row["target_id"], row["base_class"]) for row in rows})
         assert point["watermark_only_rate"] == round(marked / len(eligible), 6)
@@ -110,7 +109,7 @@ def test_a_point_pools_the_seeds_and_says_what_the_journals_hold(done: tuple[Gri
     assert any(point["n_success"] for point in found["points"])
 
 
-def by_rate(rate: float, n: int) -> tuple[float, float]:
+def by_rate(rate: float, n: float) -> tuple[float, float]:
     """Wilson (1927), as the two roots of (p - rate)² = z² p (1 - p) / n."""
     spread = 1.959963984540054**2 / n
     low, high = sorted(np.roots([1 + spread, -2 * rate - spread, rate**2]).real)
@@ -119,7 +118,15 @@ def by_rate(rate: float, n: int) -> tuple[float, float]:
 
 def made_rows(target: str, **verdicts: bool | None) -> dict:
     said = {"success": False, "watermark_only_success": None, "as_jpeg_success": None, "control_wrong": False}
-    figures = {"failed": False, "control_accuracy": 1.0, "accuracy": 1.0, "passes": 1, "linf": [0.1], "auditor": None}
+    figures = {
+        "failed": False,
+        "control_accuracy": 1.0,
+        "accuracy": 1.0,
+        "passes": 1,
+        "linf": [0.1],
+        "linf_from_base": [0.1],
+        "auditor": None,
+    }
     shares = {"probabilities": [1.0, 0.0], "control_probabilities": [1.0, 0.0]}
     return {"target_id": target, "base_class": "blue", "eligible": True, **said, **figures, **shares, **verdicts}
 
@@ -140,11 +147,52 @@ def test_more_seeds_of_the_same_targets_make_no_interval_narrower(seeds: int) ->
 def test_other_targets_do_make_it_narrower_and_a_rate_need_not_be_a_whole_number_of_them() -> None:
     rows = [made_rows(str(n), success=n < 5) for n in range(20)]
     assert _pooled(rows, ["blue", "red"])["ci95"] == [round(end, 6) for end in wilson(5, 20)]
-    point = _pooled(
-        [*rows, made_rows("0", success=False)], ["blue", "red"]
-    )  # one of them again: 5 of 21, of 20 targets
+    point = _pooled([*rows, made_rows("0", success=False)], ["blue", "red"])  # one of them again: 5 of 21
     assert point["n_targets"] == 20
-    assert point["ci95"] == pytest.approx(by_rate(5 / 21, 20), abs=1e-6)
+    assert point["ci95"] == pytest.approx(by_rate(5 / 21, 441 / 23), abs=1e-6)  # 21² / (19 · 1² + 2²)
+
+
+def test_a_target_that_most_seeds_try_does_not_tell_as_much_as_another() -> None:
+    """Ten targets, but 91 of 100 trials are of one of them: an interval of ten would be far too narrow."""
+    rows = [made_rows("0", success=True)] * 91 + [made_rows(str(n)) for n in range(1, 10)]
+    point = _pooled(rows, ["blue", "red"])
+    assert point["n_targets"] == 10
+    assert point["ci95"] == pytest.approx(by_rate(0.91, 10000 / 8290), abs=1e-6)  # 100² / (91² + 9)
+
+
+def test_a_control_is_of_a_picture_whatever_it_is_to_become() -> None:
+    rows = [made_rows(str(n), base_class=name, control_wrong=n < 2) for n in range(10) for name in ("blue", "red")]
+    for found in (_pooled(rows, ["blue", "red"]), counted(rows, ["blue", "red"])):
+        assert found["control_ci95"] == pytest.approx(wilson(2, 10), abs=1e-6)
+    assert _pooled(rows, ["blue", "red"])["n_targets"] == 20
+
+
+def test_what_a_cell_cannot_do_is_told_with_its_name(
+    done: tuple[Grid, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = Grid({**done[0].shared, "out": tmp_path / "run"}, {"poisons": [1, 4]})
+
+    def refusing(audit: Audit, **_: object) -> None:
+        raise InputError("no memory", "no time")
+
+    monkeypatch.setattr("poisonfrogs.grid.run_audit", refusing)
+    with pytest.raises(InputError, match=rf"^cell {next(iter(grid.cells))}: no memory; no time$"):
+        run_grid(grid)
+
+
+def test_a_class_may_be_called_none_and_an_auditor_is_left_out_by_leaving_it_out(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text('target_class = "none"\neps = ["none", 0.1]\nepochs = "none"')
+    grid = load_grid(path, data=Path("DATA"))
+    assert [(audit.target_class, audit.eps, audit.epochs) for _, audit in grid.cells.values()] == [
+        ("none", None, None),
+        ("none", 0.1, None),
+    ]
+    path.write_text("auditor = 3\neps = [[]]")
+    with pytest.raises(
+        InputError, match=r'auditor: 3 is no .*; expected a string; eps: .*; expected a number or "none"'
+    ):
+        load_grid(path, data=Path("DATA"))
 
 
 def test_nothing_eligible_tells_nothing_under_any_number_of_seeds() -> None:
@@ -161,6 +209,12 @@ def test_what_a_kill_at_the_start_leaves_does_not_block_the_same_command(left: l
     (tmp_path / "mine.txt").touch()
     with pytest.raises(InputError, match="is not empty and holds no grid"):
         _ours(tmp_path)
+
+
+def test_the_folder_of_a_grid_is_no_folder_for_an_audit(done: tuple[Grid, dict]) -> None:
+    grid, _ = done
+    with pytest.raises(InputError, match=f"{grid.out} holds a run of grid; choose another --out"):
+        run_audit(Audit(data=grid.shared["data"], model="toy:factory", out=grid.out, threads=1))
 
 
 def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(

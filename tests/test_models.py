@@ -34,7 +34,7 @@ def test_a_timm_name_with_a_file(tmp_path, pairs, suffix):
     with torch.inference_mode():
         expected = theirs.forward_head(theirs.forward_features(seen), pre_logits=True)
     assert close(net.features(PICTURES), expected)
-    assert (net.name, net.dim, net.source) == ("resnet18", 512, f"file {file}")
+    assert (net.name, net.dim, net.source) == ("resnet18", 512, f"file {file.name}")
     apart = load("resnet18", weights=str(file))
     assert (apart.weights, apart.source) == (net.weights, net.source)
 
@@ -186,6 +186,15 @@ class Surplus(toy.Toy):
         return super().forward(x, 1)
 
 
+class Lazy(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.LazyLinear(8)
+
+    def forward(self, x):
+        return self.last(super().forward(x))
+
+
 class Plain(nn.Linear):
     def __init__(self):
         super().__init__(2, 2)
@@ -216,6 +225,7 @@ OWN_MISTAKES = {
     f"{HERE}:Maps": ("returned (2, 8, 14, 14) for 2 pictures", "expected features of shape (2, d)"),
     f"{HERE}:OneRow": ("returned (1, 16) for 2 pictures",),
     f"{HERE}:Pair": ("returned tuple for 2 pictures",),
+    f"{HERE}:Lazy": ("whose shape is not known before it has seen a picture (last.weight)", "give its layers their"),
     f"{HERE}:Plain": ("has no attribute data_config", "expected a dict with input_size, mean, std"),
     f"{HERE}:Bent": ("does not describe a view", "expected such as input_size (3, 224, 224)"),
     f"{HERE}:Flat": (f"of {HERE}:Flat does not describe a view (ValueError: std evaluated to zero",),
@@ -258,6 +268,12 @@ def test_squash_asks_nothing_of_the_model_s_own_view_but_its_size_and_colours():
     net = load(f"{HERE}:Lanczos", view="squash")
     assert (net.view.resize, net.view.interpolation) == ((40, 40), "bicubic")
     assert (net.view.mean, net.view.std) == (toy.Toy.data_config["mean"], toy.Toy.data_config["std"])
+
+
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 32), ("torchvision/inception_v3", 75)])
+def test_without_what_only_training_uses_a_network_returns_features_in_training_too(name, size):
+    net = load(name, untrained=True, size=size)
+    assert net.body.train()(torch.rand(2, 3, size, size)).shape == (2, net.dim)
 
 
 def test_a_users_network():

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from poisonfrogs import training
 from poisonfrogs.small import SMALL
 from poisonfrogs.training import Classifier, Pixels, Training
+from poisonfrogs.types import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN = Training(epochs=2, learning_rate=1e-3, batch_size=16, schedule="constant", precision="fp32")
@@ -83,7 +84,7 @@ def test_it_fits_what_it_is_shown():
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     start, data = alexnet(), pictures()
-    recipe = Training(epochs=1, learning_rate=1e-3, batch_size=16, schedule="constant", flips=0.5)
+    recipe = Training(epochs=1, learning_rate=1e-3, batch_size=16, schedule="constant")
     one, again, other = (weights(recipe(start, [data], seed=seed)[0].network) for seed in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -162,11 +163,59 @@ def test_a_loss_that_is_no_number_is_told_with_its_epoch():
     assert found.failure == "the training loss is not a finite number in epoch 1"
 
 
-def test_flips_mirror_the_chosen_pictures_alone():
-    batch = torch.arange(2 * 3 * 2 * 4).view(2, 3, 2, 4)
-    done = training.flipped(batch, torch.tensor([False, True]))
-    assert torch.equal(done[0], batch[0])
-    assert done[1, 0, 0].tolist() == [27, 26, 25, 24]
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_last_step_that_overflows_the_weights_is_told(epochs):
+    """No loss comes after it."""
+    one_step = Training(epochs=epochs, learning_rate=float("inf"), batch_size=64, schedule="constant", precision="fp32")
+    (found,) = one_step(alexnet(), [pictures()], seed=1)
+    assert found.failure == "a weight is not a finite number after epoch 1"
+
+
+class Tuple(nn.Flatten):
+    def forward(self, x):
+        return (super().forward(x),) if self.training else super().forward(x)
+
+
+class Raising(nn.Flatten):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (Tuple(), "it raised TypeError: linear.*not tuple .*in training, too, it takes pictures"),
+        (Raising(ValueError("no\nclock")), r"it raised ValueError: no clock \(.*test_training.py, line \d+\); mend it"),
+        (Raising(RuntimeError("a size does not fit")), "it raised RuntimeError: a size does not fit"),
+        (Raising(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")), "give a smaller --size, or fewer"),
+        (Raising(torch.OutOfMemoryError("CUDA out of memory")), "give a smaller --size, or fewer pictures"),
+        (Raising(MemoryError()), "there is not enough memory to train every layer"),
+    ],
+)  # fmt: skip
+def test_what_a_network_raises_in_training_is_told_in_a_line(body, said):
+    with pytest.raises(InputError, match=said) as caught:
+        PLAIN(Classifier(body, 3 * 32 * 32, 3), [pictures()], seed=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_told_of_an_epoch_raises_what_it_will():
+    def stop(epochs: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        PLAIN(alexnet(), [pictures()], seed=1, progress=stop)
+
+
+@pytest.mark.parametrize(("side", "together"), [(32, 500), (224, 10), (1024, 1)])
+def test_as_many_pictures_are_asked_about_together_as_their_pixels_allow(side, together):
+    some = torch.empty(501, 3, side, side, dtype=torch.uint8, device="meta")
+    sizes = [len(chunk) for chunk in training.portions(some)]
+    assert max(sizes) == together
+    assert sum(sizes) == 501
 
 
 def test_an_edit_takes_rows_out_and_puts_pictures_at_the_end():

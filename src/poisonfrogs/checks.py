@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from poisonfrogs.data import DataSet
+from poisonfrogs.models import Net
 from poisonfrogs.plan import Audit, Trial
 from poisonfrogs.train import Surrogate
 
@@ -21,8 +24,8 @@ class Check:
     message: str
 
 
-def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
-    """Checks on what came out."""
+def of_rows(audit: Audit, rows: Rows, test_labels: np.ndarray) -> list[Check]:
+    """Checks on what came out; `test_labels`: int64 (n,), of the test pictures."""
     n = len(rows)
     ineligible = [row for row in rows if not row["eligible"]]
     failed = [row for row in rows if row["failed"]]
@@ -34,6 +37,7 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
     beyond = sum(linf > limit + 1e-6 for linf in poisons)
     accuracy = sum(row["control_accuracy"] for row in rows) / max(n, 1)
     worst = max((row["control_accuracy"] - row["accuracy"] for row in rows if not row["failed"]), default=0.0)
+    guessing = np.bincount(test_labels).max() / len(test_labels)  # by whoever always says the commonest class
     broken = [row for row in rows if row["certified"] and row["certified"]["broken"]]
     found = {
         "broken_certificate": broken
@@ -52,8 +56,9 @@ def of_rows(audit: Audit, rows: Rows, classes: int) -> list[Check]:
         "beyond_budget": beyond
         and f"{beyond} of {len(poisons)} poisons are beyond the l-inf budget once stored as {audit.store}",
         "collapsed_accuracy": n
-        and (accuracy < 1.5 / classes or worst > 0.05)
-        and f"clean accuracy {accuracy:.3f}, worst drop {worst:.3f}: the victim is broken, not poisoned",
+        and (1 - accuracy > 0.9 * (1 - guessing) or (worst > 0.05 and worst * len(test_labels) > 2.5))
+        and f"clean accuracy {accuracy:.3f} ({guessing:.3f} by guessing), worst drop {worst:.3f}: "
+        "the victim is broken, not poisoned",
     }
     return [Check(name, message) for name, message in found.items() if isinstance(message, str)]
 
@@ -65,12 +70,20 @@ def of_data(data: DataSet, trials: Sequence[Trial]) -> list[Check]:
     bases = {row for trial in trials for row in trial.bases if data.train.hashes[row] in test}
     found = {
         "duplicates_across_splits": leaked
-        and f"{leaked} training pictures are also test pictures: accuracy is flattered; remove them from one side",
+        and f"{leaked} training pictures are also test pictures: accuracy is flattered, and they are no targets; "
+        "remove them from one side",
         "base_is_a_test_picture": bases and f"{len(bases)} base pictures are also test pictures",
         "skipped_pictures": data.skipped
         and f"{len(data.skipped)} pictures could not be read and were left out (plan.json names them)",
     }
     return [Check(name, message) for name, message in found.items() if isinstance(message, str)]
+
+
+def of_auditor(net: Net, auditor: Net | None) -> list[Check]:
+    """Checks on the independent network."""
+    same = auditor is not None and auditor.weights == net.weights
+    said = f"--auditor {net.name} is the attacked network itself: give one that has no part in the attack"
+    return [Check("auditor_is_the_network", said)] if same else []
 
 
 def of_workers(lost: Sequence[str]) -> list[Check]:

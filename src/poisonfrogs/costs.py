@@ -33,11 +33,11 @@ class Costs:
 def ahead(setting: Setting, trials: Sequence[Trial]) -> float | None:
     """Seconds of so many trials of a prepared audit, at most; None where they cannot be told."""
     audit, scene = setting.audit, setting.scene
+    if audit.victim:  # how long another's training takes, nobody knows
+        return None
     bases = [base for trial in trials[:4] for base in trial.bases][:4]
     each = _pass(audit, scene.net, scene.train, bases) if bases else None
     if each is None:
-        return None
-    if audit.victim:  # how long another's training takes, nobody knows
         return None
     victim = setting.judge.seconds_a_victim() if isinstance(setting.judge, end_to_end.EndToEnd) else 0.0
     return Costs(each, victim=victim).trial(audit) * len(trials) / audit.workers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from poisonfrogs import checkpoints, pipeline, training
 from poisonfrogs.data import DataSet
-from poisonfrogs.features import code, default_cache, seen
+from poisonfrogs.features import code, default_cache, seen, sources
 from poisonfrogs.images import Images
 from poisonfrogs.journal import write_bytes
 from poisonfrogs.judge import Scene, Verdict, accuracy
@@ -31,6 +32,7 @@ from poisonfrogs.plan import Audit, seed_of
 from poisonfrogs.progress import Progress, counting
 from poisonfrogs.training import Classifier, Pixels, Trained, Training
 from poisonfrogs.types import CleanNetwork, Edit, InputError
+from poisonfrogs.views import View
 
 SHOWN = 150  # training pictures of a class whose features are left for the report
 STEPS = 64  # batches an epoch, at least, where that leaves SMALLEST pictures in each
@@ -76,7 +78,7 @@ def recipes(audit: Audit, pictures: int) -> tuple[Training, Training]:
 def prepared(audit: Audit, dataset: DataSet, progress: Progress) -> tuple[Clean, DataSet]:
     """The clean network, from the cache or trained now, and the data set without what cannot be read.
 
-    Raises InputError for pictures that do not fit in memory and a network that cannot be trained.
+    Raises InputError for pictures that cannot be read or do not fit in memory and a network that cannot be trained.
     """
     start = pipeline.network(audit, untrained=True)
     tell = counting(progress, "reading pictures", len(dataset.train))
@@ -85,6 +87,7 @@ def prepared(audit: Audit, dataset: DataSet, progress: Progress) -> tuple[Clean,
     recipe, _ = recipes(audit, len(dataset.train))
     seed = seed_of(audit.seed, "clean network")
     first = fresh(audit, len(dataset.classes), seed)
+    _refuse_same_starts(audit, first)
     tell = counting(progress, "training the clean network", recipe.epochs)
     path = kept_at(audit, start, train, dataset.fingerprint(), first, recipe, seed)
     trained, said = kept(path, first, lambda: recipe(first, [train], seed=seed, progress=tell)[0], train)
@@ -115,10 +118,23 @@ def fresh(audit: Audit, classes: int, seed: int) -> Classifier:
     return network.to(net.device)
 
 
+def _refuse_same_starts(audit: Audit, first: Classifier) -> None:
+    """Raises InputError where victims that are to start from other random weights each would all start from these."""
+    if audit.context != "scratch":
+        return
+    other = fresh(audit, first.linear.out_features, seed_of(audit.seed, "another start"))
+    if checkpoints.digest(other.body) == checkpoints.digest(first.body):
+        raise InputError(
+            f"{audit.model} has the same weights under every seed, and --context scratch starts from others each time; "
+            "let its factory draw them from torch's generator, unseeded, or give --context end-to-end"
+        )
+
+
 def pixels(net: Net, images: Images, tell: Callable[[int], None]) -> tuple[Pixels, dict[int, str]]:
     """All readable pictures through the network's own view, and why the others are left out.
 
-    Pillow resizes in whole levels of 8 bits: nothing is lost. Raises InputError where they do not fit in memory.
+    Pillow resizes in whole levels of 8 bits: nothing is lost. Raises InputError where no picture can be read, and where
+    they do not fit in memory.
     """
     mean, std = net.view.mean, net.view.std
     unreadable: dict[int, str] = {}
@@ -136,8 +152,13 @@ def pixels(net: Net, images: Images, tell: Callable[[int], None]) -> tuple[Pixel
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         try:
             pictures = [picture for picture in pool.map(look, range(len(images))) if picture is not None]
+            if not pictures:
+                why = f"{images.ids[0]}: {unreadable[0]}"
+                raise InputError(f"none of {len(images)} pictures can be read ({why}); give whole pictures")
             whole = torch.stack(pictures).contiguous(memory_format=torch.channels_last).to(net.device)
-        except (RuntimeError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
+            if not training.is_lack_of_memory(error):
+                raise
             raise InputError(
                 f"{len(images)} pictures do not fit in memory at once, as training every layer needs them; "
                 "give a smaller --size, or fewer pictures"
@@ -156,12 +177,16 @@ def kept_at(
     audit: Audit, net: Net, data: Pixels, fingerprint: str, start: Classifier, recipe: Training, seed: int
 ) -> Path:
     """Where a network lies in the cache: by everything that its weights follow from."""
+    with training.faults_told():  # it is asked about many pictures at once
+        said = replace(net, body=start.body).said
     follows_from = {
         "data": fingerprint,
         "shape": list(data.pictures.shape),
         "view": asdict(net.view),
         "start": checkpoints.digest(start),
         "code": [code(net), hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest()],
+        "said": said,  # what the code calls need not lie in its module
+        "reading": sources([Unreadable.__module__, View.__module__]),
         "recipe": asdict(recipe),
         "seed": seed,
         "threads": torch.get_num_threads(),
@@ -184,16 +209,22 @@ def kept(path: Path, start: Classifier, train: Callable[[], Trained], data: Pixe
             if made.failure:
                 return made, {}
             loss, right = training.loss_and_accuracy(made.network, data)
-            state = {name: value.cpu().contiguous() for name, value in made.network.state_dict().items()}
+            if not math.isfinite(loss):  # finite weights may be too large to say anything with
+                return replace(made, failure="the loss after the last epoch is not a finite number"), {}
+            # copies: layers that share their weights share memory, too
+            state = {
+                name: value.cpu().clone(memory_format=torch.contiguous_format)
+                for name, value in made.network.state_dict().items()
+            }
             state |= {"boundaries": made.boundaries.contiguous(), "turned": made.turned.contiguous()}
             state["figures"] = torch.tensor([loss, right], dtype=torch.float64)
             write_bytes(path, save(state))
-    state = checkpoints.read(path)
     network = copy.deepcopy(start)
     try:
+        state = checkpoints.read(path)
         figures, boundaries, turned = (state.pop(name) for name in ("figures", "boundaries", "turned"))
         network.load_state_dict(state)
-    except (RuntimeError, KeyError):
+    except (InputError, RuntimeError, KeyError):
         raise InputError(f"{path} does not hold the network that it is named for; delete it") from None
     network = network.to(data.pictures.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     loss, right = figures.tolist()
@@ -217,10 +248,11 @@ class EndToEnd:
         if self.audit.context == "scratch":
             start = fresh(self.audit, start.linear.out_features, seed)
         pictures = [self._added(scene.net, edit.added) for edit in edits]
-        sets = [
-            self.clean.train.edited(added, edit.label, edit.removed) if edit.added or edit.removed else None
-            for edit, added in zip(edits, pictures, strict=True)
-        ]
+        with training.faults_told():  # each is a copy of all pictures
+            sets = [
+                self.clean.train.edited(added, edit.label, edit.removed) if edit.added or edit.removed else None
+                for edit, added in zip(edits, pictures, strict=True)
+            ]
         victims = iter(self.recipe(start, [one for one in sets if one], seed=seed))
         trained = [next(victims) if one else self._control(start, seed) for one in sets]
         return [
@@ -233,11 +265,11 @@ class EndToEnd:
         return _seconds(self.recipe, self.clean.network, self.clean.train, len(self.clean.train))
 
     def _verdict(self, scene: Scene, edit: Edit, added: Tensor, target: int, trained: Trained) -> Verdict:
-        classes = len(scene.classes)
-        if trained.failure:
-            return Verdict(np.full(classes, 1 / classes), 1 / classes, None, failure=trained.failure)
-        network = trained.network
+        classes, network = len(scene.classes), trained.network
         said = training.probabilities(network, self.asked).numpy()
+        failure = trained.failure or (None if np.isfinite(said).all() else "what it says is not a finite number")
+        if failure:
+            return Verdict(np.full(classes, 1 / classes), 1 / classes, None, failure=failure)
         right = said[: len(scene.test)].argmax(1) == scene.test.labels
         space = self._space(network, edit, added, target) if edit.added else None
         names = training.layers(network)
@@ -309,7 +341,7 @@ def _seconds(recipe: Training, network: Classifier, data: Pixels, pictures: int)
 @torch.inference_mode()
 def _features(network: Classifier, data: Pixels, pictures: Tensor) -> Tensor:
     """float32 (n, d) of uint8 pictures, on the CPU."""
-    chunks = pictures.split(training.ASKED)
+    chunks = training.portions(pictures)
     return torch.cat(
         [network.body(data.seen(chunk).contiguous(memory_format=torch.channels_last)) for chunk in chunks]
     ).cpu()

@@ -7,6 +7,7 @@ import errno
 import functools
 import multiprocessing
 import signal
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -190,7 +191,8 @@ class Processes:
 
 def _serve(parent: Any, build: Build) -> None:
     work = functools.cache(build)
-    with contextlib.suppress(EOFError, ConnectionError):  # a parent that was killed wants nothing more
+    # stdout is the result's, whatever the user's own code prints; a parent that was killed wants nothing more
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(EOFError, ConnectionError):
         while True:
             parent.send(attempt(work, parent.recv()))
 

@@ -21,8 +21,7 @@ from poisonfrogs.data import DataSet
 from poisonfrogs.plan import WHERE, Audit
 from poisonfrogs.plan_file import options_of
 from poisonfrogs.progress import Progress
-from poisonfrogs.stats import rounded, wilson_of_rate
-from poisonfrogs.summary import counted
+from poisonfrogs.summary import counted, interval
 from poisonfrogs.text import written
 from poisonfrogs.types import InputError
 
@@ -33,11 +32,10 @@ KEPT = (
     "control_rate", "control_ci95", "n_failed_trials", "median_confidence", "clean_accuracy", "mean_accuracy_drop",
     "worst_accuracy_drop", "median_passes", "median_linf", "as_jpeg_rate", "as_jpeg_ci95",
 )  # fmt: skip
-VERDICTS = {  # interval of a point -> what each row says for it
+VERDICTS = {  # interval of a point -> what each row of an eligible target says for it
     "ci95": "success",
     "watermark_only_ci95": "watermark_only_success",
     "as_jpeg_ci95": "as_jpeg_success",
-    "control_ci95": "control_wrong",
 }
 
 
@@ -89,7 +87,10 @@ def run_grid(
             title = f"cell {place} of {len(grid.cells)}{ahead_of.said()}"
             had = len(journal.rows(audit.out / "journal.jsonl"))
             started = time.perf_counter()
-            run_audit(audit, progress=partial(_told, progress, title))
+            try:
+                run_audit(audit, progress=partial(_told, progress, title))
+            except InputError as error:
+                raise InputError(f"cell {name}: {error.args[0]}", *error.args[1:]) from error
             ahead_of.passed(wanted[name], wanted[name] - had, time.perf_counter() - started)
             after(audit.out)
             found = summarised(grid, known)
@@ -199,17 +200,16 @@ def _pooled(rows: Sequence[journal.Row], classes: Sequence[str]) -> dict[str, An
     targets makes it, not its number of trials.
     """
     found: dict[str, Any] = {**counted(rows, classes)}
-    eligible = [row for row in rows if row["eligible"]]
-    for interval, verdict in VERDICTS.items():
-        asked = [row for row in (rows if interval == "control_ci95" else eligible) if row[verdict] is not None]
-        if _targets(asked) < len(asked):
-            found[interval] = rounded(wilson_of_rate(fmean(row[verdict] for row in asked), _targets(asked)))
-    return {"n": len(rows), "n_targets": _targets(rows), **{key: found[key] for key in KEPT}}
+    for key, verdict in VERDICTS.items():
+        asked = [row for row in rows if row["eligible"] and row[verdict] is not None]
+        if asked:
+            found[key] = interval([row[verdict] for row in asked], _targets(asked))
+    return {"n": len(rows), "n_targets": len(set(_targets(rows))), **{key: found[key] for key in KEPT}}
 
 
-def _targets(rows: Sequence[journal.Row]) -> int:
-    """Different targets; one that is to become two classes counts as two."""
-    return len({(row["target_id"], row["base_class"]) for row in rows})
+def _targets(rows: Sequence[journal.Row]) -> list[tuple[str, str]]:
+    """The target of each; one that is to become two classes is two, as no control is."""
+    return [(row["target_id"], row["base_class"]) for row in rows]
 
 
 def _possible(grid: Grid) -> tuple[DataSet, dict[str, int]]:

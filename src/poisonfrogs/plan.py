@@ -216,6 +216,9 @@ def validate(audit: Audit) -> None:
         ("--workers", audit.workers, audit.workers > 0, "a number from 1"),
     ]
     _refuse_outside(limits)
+    empty = next((name for name in ("victim", "auditor", "robust") if getattr(audit, name) == ""), None)
+    if empty:  # a shell's variable that is not set would mean another audit
+        raise InputError(f"--{empty} is empty; give a value, or leave it out")
     validate_pipeline(audit)
     refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache})
     _validate_context(audit)
@@ -226,6 +229,8 @@ def validate(audit: Audit) -> None:
         raise InputError("--robust and --eps none do not go together; give an l-inf budget, such as --eps 8/255")
     if audit.engine != "processes" and audit.engine.partition(":")[0] != "ray":
         raise InputError(f"--engine {audit.engine!r} is unknown; expected processes, ray or ray:HOST:PORT")
+    if audit.target and audit.target_choice != "random":
+        raise InputError("--target names the pictures that --target-choice would choose; give one")
     if audit.replace and audit.base_choice == "one":
         raise InputError("--replace takes out a base for each poison, and --base-choice one has one for all; give one")
     if audit.victim and audit.head != "paper":

@@ -75,7 +75,7 @@ def _values(hint: Any, value: Any) -> list[Any]:
 
 def _value(hint: Any, value: Any) -> Any:
     """As the option has it; a number may be a string such as "8/255", and none is "none"."""
-    kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    kinds = _kinds(hint)
     if type(None) in kinds and str(value).lower() == "none":
         return None
     for kind in kinds:
@@ -91,6 +91,12 @@ def _value(hint: Any, value: Any) -> Any:
         elif kind in (bool, int, str) and type(value) is kind:
             return value
     raise ValueError(f"{value!r} is no value for it; expected {_expected(kinds)}")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of an option's values. Only a number can be given as none: a class or a file may be called so."""
+    kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    return kinds if {int, float} & set(kinds) else tuple(kind for kind in kinds if kind is not type(None))
 
 
 def _expected(kinds: Sequence[Any]) -> str:

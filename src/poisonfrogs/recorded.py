@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poisonfrogs import data, exhibits, models, pipeline, plan
+from poisonfrogs import data, exhibits, journal, models, pipeline, plan
 from poisonfrogs.data import DataSet
 from poisonfrogs.features import code
 from poisonfrogs.judge import HeadJudge
@@ -53,9 +53,10 @@ def plan_of(
     }
 
 
-def _extractor(net: models.Net) -> dict[str, str]:
-    # the weights of the user's own network may stay what they are while its code is changed
-    return {"name": net.name, "weights": net.weights, **({"code": code(net)} if ":" in net.name else {})}
+def _extractor(net: models.Net) -> dict[str, Any]:
+    # the weights of the user's own network may stay what they are while its code is changed, or what its code calls
+    own = {"code": code(net), "said": list(net.said)} if ":" in net.name else {}
+    return {"name": net.name, "weights": net.weights, **own}
 
 
 _SAME = "schema_version", "kind", "audit", "attack", "surrogate", "head", "data", "model", "auditor", "trials"
@@ -77,6 +78,9 @@ def of_folder(out: Path) -> dict[str, Any] | None:
         recorded = None
     if not isinstance(recorded, dict) or recorded.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path} was not written by this version of poisonfrogs; choose another --out")
+    kind = journal.kind_of(out)
+    if kind != "audit":
+        raise InputError(f"{out} holds a run of {kind}; choose another --out")
     return recorded
 
 

@@ -20,8 +20,8 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     return float(interval.low), float(interval.high)
 
 
-def wilson_of_rate(rate: float, n: int) -> tuple[float, float]:
-    """The same for a rate that need not be a whole number of n > 0.
+def wilson_of_rate(rate: float, n: float) -> tuple[float, float]:
+    """The same for a rate that need not be a whole number of n > 0, nor n a whole number.
 
     >>> [round(x, 4) for x in wilson_of_rate(0.25, 20)]  # 5 of 20
     [0.1119, 0.4687]

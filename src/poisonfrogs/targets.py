@@ -70,8 +70,10 @@ def draw(
             "the clean classifier gets no test picture of the classes asked for right; give --target-choice random"
         )
     if count > available:
+        right = "" if confidence is None else " that the clean classifier gets right"
         raise InputError(
-            f"--targets {count} is more than the {available} test pictures of the classes asked for; give fewer, or all"
+            f"--targets {count} is more than the {available} test pictures of the classes asked for{right}; "
+            "give fewer, or all"
         )
     drawn: list[tuple[int, int]] = []
     for target_class, base_class in itertools.cycle(turns):
@@ -105,15 +107,7 @@ def outside(audit: Audit, dataset: DataSet) -> Images:
         if audit.target_class is None:
             raise InputError(f"--target {path} lies outside {dataset.root}; say what it shows with --target-class")
     label = class_number(audit.target_class, dataset.classes, "--target-class") or 0
-    found = data.files([str(path) for path in paths], [label] * len(paths))
-    trained_on = dict(zip(dataset.train.hashes, dataset.train.ids, strict=True))
-    for path, content in zip(paths, found.hashes, strict=True):
-        if content in trained_on:
-            raise InputError(
-                f"--target {path} is a copy of the training picture {trained_on[content]}; "
-                "give one that the classifier has not seen"
-            )
-    return found
+    return data.files([str(path) for path in paths], [label] * len(paths))
 
 
 def drawn(
@@ -123,11 +117,22 @@ def drawn(
     pairs: Sequence[tuple[int, int]],
     confidence: np.ndarray | None = None,
 ) -> list[Drawn]:
-    """The targets asked for by name, each against every base class; or a draw (see `draw`). Raises InputError."""
+    """The targets asked for by name, each against every base class; or a draw (see `draw`). Raises InputError.
+
+    A picture that is trained on with its right label is no target: the rate would be that of other pictures, lowered.
+    """
+    trained_on = dict(zip(dataset.train.hashes, dataset.train.ids, strict=True))
     if not audit.target:
-        return draw(audit.targets, dataset.test.labels, pairs, audit.seed, confidence)
+        unseen = [content not in trained_on for content in dataset.test.hashes]
+        return draw(audit.targets, np.where(unseen, dataset.test.labels, -1), pairs, audit.seed, confidence)
     rows = list(dict.fromkeys(_row(name, dataset, targets) for name in audit.target))  # named twice is one target
     found = [(row, base) for row in rows for target, base in pairs if target == targets.labels[row]]
+    for row in rows:
+        if targets.hashes[row] in trained_on:
+            raise InputError(
+                f"--target {targets.ids[row]} is a copy of the training picture {trained_on[targets.hashes[row]]}; "
+                "give one that the classifier has not seen"
+            )
     left_out = set(rows) - {row for row, _ in found}
     if left_out:
         row = min(left_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -14,9 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ASKED = 500  # pictures a forward pass, where nothing is learnt
+from poisonfrogs.types import InputError
+from poisonfrogs.zoo import fault
+
+ASKED = 500 * 32 * 32  # pixels of all pictures of a forward pass, where nothing is learnt
 TOGETHER = 32 * 32 * 32  # pixels of one picture for each network that a GPU trains at once
 WARM_UP = 3  # steps before a CUDA graph is made of one: libraries choose and prepare in the first
+# what torch and its libraries say in a plain RuntimeError where memory cannot be had
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "could not create a primitive")
 
 
 class Classifier(nn.Module):
@@ -72,7 +78,6 @@ class Training:
     learning_rate: float  # the highest of the schedule
     batch_size: int
     schedule: Literal["constant", "one-cycle"]  # Smith and Topin 2018, of the rate alone, as torch has it
-    flips: float = 0.0  # probability that a picture is mirrored, anew in every epoch
     precision: Literal["bf16", "fp32"] = "bf16"  # of convolutions and matrix products; weights are float32
 
     def __call__(
@@ -86,6 +91,7 @@ class Training:
         """Train a copy on each set: on a GPU side by side, else one after the other.
 
         On a CPU the same start, set, seed, machine and number of threads give the same bits.
+        Raises InputError where the network raises in training, and where there is no memory for it.
         """
         trained: list[Trained] = []
         together = _together(sets)
@@ -94,13 +100,15 @@ class Training:
             device = some[0].pictures.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)  # of the networks' own dropout
-                running = [_Running(self, start, data, seed) for data in some]
+                with faults_told():
+                    running = [_Running(self, start, data, seed) for data in some]
                 for epoch in range(1, self.epochs + 1):
                     learning = [one for one in running if one.failure is None]
-                    for _ in zip_longest(*(one.steps() for one in learning)):
-                        pass
-                    for one in learning:
-                        one.close(epoch)
+                    with faults_told():
+                        for _ in zip_longest(*(one.steps() for one in learning)):
+                            pass
+                        for one in learning:
+                            one.close(epoch)
                     progress(1)
             trained += [one.trained() for one in running]
         return trained
@@ -155,7 +163,6 @@ class _Running:
         self.stream = torch.cuda.Stream(device) if gpu else None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch = torch.zeros(recipe.batch_size, dtype=torch.int64, device=device)  # what the graph reads
-        self.mirrored = torch.zeros(recipe.batch_size, dtype=torch.bool, device=device)
         if self.stream:
             self.stream.wait_stream(torch.cuda.current_stream(device))
 
@@ -163,35 +170,28 @@ class _Running:
         """One pass over the data, a step at a time."""
         device, size = self.data.pictures.device, self.recipe.batch_size
         order = torch.randperm(len(self.data), generator=self.generator)
-        mirrored = torch.zeros(len(order), dtype=torch.bool)
-        if self.recipe.flips:
-            mirrored = torch.rand(len(order), generator=self.generator) < self.recipe.flips
         with torch.cuda.stream(self.stream):
             self.loss.zero_()
-            sizes = batches(len(order), size)
-            parts = zip(order.to(device).split(sizes), mirrored.to(device).split(sizes), strict=True)
-        for number, (batch, some) in enumerate(parts):
+            parts = order.to(device).split(batches(len(order), size))
+        for number, batch in enumerate(parts):
             with torch.cuda.stream(self.stream):
                 self.rate.fill_(next(self.rates))
                 if self.stream and len(batch) == size and (self.graph or number >= WARM_UP):
-                    self._replay(batch, some)
+                    self._replay(batch)
                 else:
-                    self._step(batch, some)
+                    self._step(batch)
             yield
 
-    def _replay(self, batch: Tensor, mirrored: Tensor) -> None:
+    def _replay(self, batch: Tensor) -> None:
         self.batch.copy_(batch)
-        self.mirrored.copy_(mirrored)
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph, stream=self.stream):
-                self._step(self.batch, self.mirrored)
+                self._step(self.batch)
         self.graph.replay()
 
-    def _step(self, batch: Tensor, mirrored: Tensor) -> None:
+    def _step(self, batch: Tensor) -> None:
         pictures = self.data.seen(self.data.pictures[batch])
-        if self.recipe.flips:
-            pictures = flipped(pictures, mirrored)
         with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             logits = self.network(pictures.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), self.data.labels[batch])
@@ -205,6 +205,8 @@ class _Running:
         with torch.cuda.stream(self.stream), torch.no_grad():
             if not math.isfinite(float(self.loss)):
                 self.failure = f"the training loss is not a finite number in epoch {epoch}"
+            elif not all(bool(value.isfinite().all()) for value in self.network.state_dict().values()):
+                self.failure = f"a weight is not a finite number after epoch {epoch}"  # the loss is of before the step
             self.boundaries.append(self.network.linear.weight.detach().cpu().clone())
             ways = zip(layers(self.start).values(), layers(self.network).values(), strict=True)
             self.turned.append(torch.stack([angle(before, now) for before, now in ways]).cpu())
@@ -244,15 +246,40 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
 
 
-def flipped(pictures: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror the chosen pictures (n,) of a batch (n, 3, H, W)."""
-    return torch.where(chosen.to(pictures.device)[:, None, None, None], pictures.flip(3), pictures)
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Raises InputError, in a line, for what a network raises in training alone, and for a lack of memory."""
+    try:
+        yield
+    except Exception as error:  # whatever the user's own network raises
+        if is_lack_of_memory(error):
+            raise InputError(
+                "there is not enough memory to train every layer; give a smaller --size, or fewer pictures"
+            ) from error
+        raise InputError(
+            f"the network cannot be trained, it raised {fault(error)}; mend it: in training, too, it takes pictures "
+            "(n, 3, H, W) and returns features (n, d)"
+        ) from error
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether that is what was raised, and no other fault."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
+    )
+
+
+def portions(pictures: Tensor) -> tuple[Tensor, ...]:
+    """Pictures (n, 3, H, W) as they go through a network together where nothing is learnt."""
+    chunks: tuple[Tensor, ...] = pictures.split(max(ASKED // pictures.shape[2:].numel(), 1))
+    return chunks
 
 
 @torch.inference_mode()
 def answers(network: Classifier, data: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
     """(logits, labels) in chunks, in full precision."""
-    for pictures, labels in zip(data.pictures.split(ASKED), data.labels.split(ASKED), strict=True):
+    chunks = portions(data.pictures)
+    for pictures, labels in zip(chunks, data.labels.split([len(chunk) for chunk in chunks]), strict=True):
         yield network(data.seen(pictures).contiguous(memory_format=torch.channels_last)), labels
 
 

@@ -123,10 +123,10 @@ def _arms(setting: Setting, trial: Trial, poisons: Sequence[_Poison]) -> dict[st
     """What the victims of a trial are trained on: with the poisons, and with what they are to be compared to."""
     pictures = {"poisoned": [poison.stored for poison in poisons], "control": [poison.base for poison in poisons]}
     if setting.audit.watermark:
-        pictures["watermark_only"] = [Image.fromarray(poison.start) for poison in poisons]
-    encoded = [poison.as_jpeg for poison in poisons if poison.as_jpeg]
-    if len(encoded) == len(poisons):
-        pictures["as_jpeg"] = encoded
+        store = setting.audit.store  # these, too, are trained on as a file of theirs would be read
+        pictures["watermark_only"] = [decode(encode(poison.start, store)).image for poison in poisons]
+    if any(poison.as_jpeg for poison in poisons):
+        pictures["as_jpeg"] = [poison.as_jpeg or poison.stored for poison in poisons]
     removed = trial.bases if setting.audit.replace else ()
     arms = {arm: Edit(added=tuple(added), label=trial.base_class, removed=removed) for arm, added in pictures.items()}
     if setting.audit.retrained:  # the training set as it is: one control serves all trials of a seed

@@ -121,17 +121,20 @@ class Counted(TypedDict):
     n_failed_trials: int
     control_rate: float | None  # share of all drawn whose control is wrong
     control_ci95: list[float]
+    n_as_jpeg: int  # eligible targets of which a poison was asked about as JPEG too, as its base is one
+    n_as_jpeg_success: int
     as_jpeg_rate: float | None  # the same with the poisons stored as JPEG, as their bases are; None where they are not
     as_jpeg_ci95: list[float] | None
     watermark_only_rate: float | None  # the same with the watermarked bases, not crafted; None without --watermark
     watermark_only_ci95: list[float] | None
     median_confidence: float | None  # of the base class at the target, over the eligible
-    control_median_confidence: float | None  # the same without the poison, over all drawn
+    control_median_confidence: float | None  # the same without the poison
     clean_accuracy: float | None  # mean of the controls', on the test pictures other than the target
     mean_accuracy_drop: float | None
     worst_accuracy_drop: float | None
     median_passes: float | None
-    median_linf: float | None  # of the stored pictures, in [0, 1]
+    median_linf: float | None  # of the stored pictures, in [0, 1], from what crafting started with
+    median_linf_from_base: float | None  # the same from the picture itself, without a watermark
     auditor: Opinion | None  # with --auditor
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from poisonfrogs import checkpoints
 from poisonfrogs.small import CLASSIFIER, SMALL
@@ -65,7 +66,7 @@ def _small(name: str, file: str | None, size: int | None, untrained: bool) -> Re
             f"{name} has no published weights; give --model {name}=FILE.safetensors, "
             "or --context end-to-end, which trains it on your pictures"
         )
-    return body, _eval_transform(name, body.data_config, size), f"file {file}" if file else _RANDOM
+    return body, _eval_transform(name, body.data_config, size), f"file {Path(file).name}" if file else _RANDOM
 
 
 def _timm(name: str, file: str | None, size: int | None, untrained: bool) -> Resolved:
@@ -83,7 +84,7 @@ def _timm(name: str, file: str | None, size: int | None, untrained: bool) -> Res
     elif file:
         heads += _AUXILIARY.get(config.get("architecture", ""), ())
         checkpoints.load_into(body, _translated(body, checkpoints.read(file)), heads, file)
-        source = f"file {file}"
+        source = f"file {Path(file).name}"
     else:
         source = _RANDOM if untrained else f"timm, {config.get('hf_hub_id') or config.get('url')}"
     return body, _eval_transform(name, config, size), source
@@ -125,8 +126,10 @@ def _torchvision(name: str, file: str | None, size: int | None, untrained: bool)
         body.set_submodule(module, nn.Identity())
     for module in auxiliary:
         setattr(body, module, None)
+    if auxiliary:
+        body.aux_logits = False  # else they return a pair in training
     if file:
-        return body, _preset(weights, size), f"file {file}"
+        return body, _preset(weights, size), f"file {Path(file).name}"
     return body, _preset(weights, size), _RANDOM if untrained else f"torchvision, {weights.url}"
 
 
@@ -159,6 +162,12 @@ def _own(name: str, file: str | None, size: int | None) -> Resolved:
         raise InputError(f"{name} raised {fault(error)}; mend it") from error
     if not isinstance(body, nn.Module):
         raise InputError(f"{name} returned a {type(body).__name__}; expected a torch.nn.Module that returns features")
+    lazy = [key for key, value in (*body.named_parameters(), *body.named_buffers()) if is_lazy(value)]
+    if lazy:
+        raise InputError(
+            f"{name} has weights whose shape is not known before it has seen a picture ({lazy[0]}); "
+            "give its layers their sizes, or show it a picture in the factory"
+        )
     config = getattr(body, "data_config", None)
     if not isinstance(config, dict):
         raise InputError(
@@ -171,7 +180,7 @@ def _own(name: str, file: str | None, size: int | None) -> Resolved:
     left_over = {key.rpartition(".")[0] for key in state if key not in body.state_dict()}
     # a module that returns features has no classifier of its own: one layer left over in the file is it
     checkpoints.load_into(body, state, tuple(left_over) if len(left_over) == 1 else (), file)
-    return body, transform, f"file {file}"
+    return body, transform, f"file {Path(file).name}"
 
 
 def _eval_transform(name: str, config: dict[str, Any], size: int | None) -> Transform:

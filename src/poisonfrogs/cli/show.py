@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from poisonfrogs import text
 from poisonfrogs.cli import say
 from poisonfrogs.plan import Audit
 from poisonfrogs.text import counted, percent, printable, written
@@ -77,7 +78,16 @@ def printed(form: str, found: object, lines: Iterable[str]) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a stage, on stderr where that is a terminal; silent elsewhere."""
+    """A progress bar a stage, on stderr where that is a terminal; silent elsewhere.
+
+    What the user's own code prints meanwhile goes to stderr as well: stdout is the result's.
+    """
+    with redirect_stdout(sys.stderr), _bars() as tell:
+        yield tell
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda stage, done, of: None
         return
@@ -114,7 +124,14 @@ def _dropped(summary: Summary) -> str:
     if mean is None or worst is None:
         return "every trial failed"
     mean, worst = (round(drop, 4) + 0.0 for drop in (mean, worst))  # what rounds to nothing has no sign
-    return f"drop by {mean:.2%} on average, {worst:.2%} at worst"
+    return f"changed by {text.points(-mean)} points on average, {text.points(-worst)} points at worst"
+
+
+def _moved(summary: Summary) -> str:
+    """How far poisons are from what crafting began with, and from the pictures that an auditor knows."""
+    crafted, marked = (255 * (summary[key] or 0) for key in ("median_linf", "median_linf_from_base"))
+    said = f"median l-inf {crafted:.1f}/255 as stored"
+    return said if crafted == marked else f"{said}, {marked:.1f}/255 from the base without its watermark"
 
 
 def _figures(summary: Summary) -> list[tuple[str, str]]:
@@ -137,16 +154,23 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
             else f"median {summary['median_confidence']:.4f}, control {summary['control_median_confidence']:.4f}",
         ),
         ("accuracy", f"{summary['clean_accuracy']:.2%} clean; {_dropped(summary)}"),
-        *_trained(summary),
-        ("perturbation", f"median l-inf {(summary['median_linf'] or 0) * 255:.1f}/255 as stored"),
+        *_beside(summary),
+        ("perturbation", _moved(summary)),
         ("cost", f"median {summary['median_passes']:.0f} passes, {summary['seconds_per_trial']:.2f} s a trial"),
         ("weights", summary["model"]["source"]),
     ]
 
 
-def _trained(summary: Summary) -> list[tuple[str, str]]:
-    """What stands beside the poisons: the watermarked bases alone, and the network that poisons were made with."""
+def _beside(summary: Summary) -> list[tuple[str, str]]:
+    """What stands beside the poisons: the same as JPEG, the watermarked bases alone, and the network that they were
+    made with.
+    """
     found = []
+    if summary["as_jpeg_ci95"]:
+        low, high = summary["as_jpeg_ci95"]
+        count = f"{summary['n_as_jpeg_success']} of {summary['n_as_jpeg']}"
+        within = f"95 % interval {low:.1%} to {high:.1%}"
+        found.append(("as JPEG", f"{count} fell to the poisons stored as their bases are, {within}"))
     ends, clean = summary["watermark_only_ci95"], summary["clean_network"]
     if ends:
         rate = summary["watermark_only_rate"] or 0

@@ -47,7 +47,8 @@ def _figure(found: Sequence[Arm]) -> Figure:
     return Figure(
         rate_bars(shown, title),
         title,
-        "Victims of one seed, asked about the same targets; the whiskers are 95 % intervals. What the poisons have "
-        f"beyond the {'watermarked bases' if len(found) == 3 else 'control'} is the collision's.",
+        "Victims of one seed. The control is asked about all targets drawn, the others are counted over those that it "
+        "gets right; the whiskers are 95 % intervals. What the poisons have beyond the "
+        f"{'watermarked bases' if len(found) == 3 else 'control'} is the collision's.",
         Table(["trained on the training set and", "fell", "rate", "interval"], rows),
     )

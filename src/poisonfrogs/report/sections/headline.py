@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from poisonfrogs.report.folder import RunFolder, retrained
 from poisonfrogs.report.html import Section, render
-from poisonfrogs.text import counted, levels
+from poisonfrogs.text import counted, levels, percent
 
 
 def section(run: RunFolder) -> Section:
@@ -19,11 +21,16 @@ def section(run: RunFolder) -> Section:
         wrong=sum(not outcome.eligible for outcome in run.outcomes),
         poisons=poisons(run),
         pair=_pair(run),
-        budget="the paper's penalty on the distance"
-        if audit["eps"] is None
-        else f"l-inf at most {levels(audit['eps'])}",
+        budget=_budget(audit),
     )
     return Section("result", "The result", body)
+
+
+def _budget(audit: dict[str, Any]) -> str:
+    """How far a poison may go, and from what."""
+    eps, opacity = audit["eps"], audit["watermark"]
+    bound = "the paper's penalty on the distance" if eps is None else f"l-inf at most {levels(eps)}"
+    return f"{bound}, from bases with {percent(opacity)} of the target blended in" if opacity else bound
 
 
 def poisons(run: RunFolder) -> str:
