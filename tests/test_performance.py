@@ -205,7 +205,7 @@ def test_many_watermarked_poisons_do_what_one_does_not() -> None:
     assert f"{many['watermark_only_rate']:.0%}"[:-1] + " % with the blended dogs alone" in readme
     assert f"{round(30 * many['control_rate'])} of 30 wrong without any; with ONE" in readme
     few, most = points["paper-10-30"], points["paper-70-30"]
-    said = "poison {} of {}, with ten {} of {}, with 70 {} of {} ("
+    said = "poison {} of {}, with ten {} of {}, with 70 {} of {};"
     assert said.format(*(point[key] for point in (one, few, most) for key in ("n_success", "n"))) in readme
     assert many["clean_network"]["training_loss"] < 0.01
     for protocol in ("paper", "laptop"):
@@ -228,7 +228,11 @@ def test_the_fit_of_the_clean_network_and_every_part_of_the_attack_count() -> No
     counts = [points[series]["n_success"] for series in ("laptop-50-30", "laptop-50-0", "laptop-50-30-one-base")]
     assert (counts[2], whole["watermark_only_rate"]) == (0, 0)
     said = f"On two classes alone {counts[0]} of {whole['n']}; {counts[1]} without the watermark, none from one base"
-    assert said in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert said in readme
+    bare, one = points["paper-50-0"], points["paper-50-30-one-base"]
+    alone = "without the watermark {} of {}, from one base for all 50 {} of {} ("
+    assert alone.format(bare["n_success"], bare["n"], one["n_success"], one["n"]) in readme
     text = (ROOT / "docs/end-to-end.md").read_text()
     assert f"{fell(points['paper-50-30'])} and {fell(whole)}" in text
     outliers, drawn = points["airplane-frog-50-30-outliers"], points["airplane-frog-50-30"]

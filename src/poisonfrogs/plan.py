@@ -193,7 +193,7 @@ class Certify(Pipeline):
     against: str = "1%"
     """Insertions and removals to withstand: a number, or a share of the training pictures."""
     trusted: str | None = None
-    """Labelled pictures that the attacker cannot have touched, to choose the head on: val, or an image folder."""
+    """Labelled pictures that the attacker cannot have touched, to choose the head on: DATA's own val, or a folder."""
     save: Path | None = None
     """Where to write the recommended head (.safetensors)."""
 
