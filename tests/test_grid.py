@@ -252,6 +252,7 @@ def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
         ("poisons = [0, -1]\ntargets = 0", ["--poisons 0 is out of", "--poisons -1 is out of", "--targets 0 is out of"]),
         ('head = ["paper", "nonsense", "certified:stable:abc"]', ["--head 'nonsense' is unknown", "out of range"]),
         ('auditor = ["toy:factory", "toy:nothing"]', ["toy:nothing"]),
+        ('model = ["toy:none", "toy:nothing"]', ["toy:none cannot", "toy:nothing cannot"]),
         ('victim = "toy:nothing"', ["toy:nothing"]),
         ('[attack]\npoisons = 1', ["unknown keys: 'attack';"]),
         ("poisons = []", ["poisons: an empty list"]),

@@ -31,15 +31,23 @@ def rows(count: int, seed: int) -> tuple[list[bytes], list[int]]:
     return contents, [number % 2 for number in range(count)]
 
 
-def write(path: Path, contents: list, labels: list, *, column: str = "img", names: object = ("blue", "red")) -> Path:
+def write(
+    path: Path,
+    contents: list,
+    labels: list,
+    *,
+    column: str = "img",
+    label: str = "label",
+    names: object = ("blue", "red"),
+) -> Path:
     """As the datasets library writes: struct of bytes and path, class names in the schema's metadata."""
     pictures = pa.array(
         [None if content is None else {"bytes": content, "path": None} for content in contents],
         pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     )
-    table = pa.table({column: pictures, "label": labels})
+    table = pa.table({column: pictures, label: labels})
     if names:
-        info = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+        info = {"info": {"features": {label: {"names": list(names), "_type": "ClassLabel"}}}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=3)
@@ -69,6 +77,15 @@ def test_the_hub_s_layout(tmp_path: Path, test_name: str) -> None:
     for i in (13, 0, 19, 7):  # across shards and row groups, out of order
         expected = toy.picture(list(toy.CLASSES.values())[i % 2], i, (8, 8))
         np.testing.assert_array_equal(np.asarray(read.train[i]), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("column", "label"), [("image", "labels"), ("img", "fine_label")])
+def test_the_hub_s_other_names_of_columns(tmp_path: Path, column: str, label: str) -> None:
+    contents, labels = rows(8, 0)
+    write(tmp_path / "train-0.parquet", contents, labels, column=column, label=label)
+    write(tmp_path / "test-0.parquet", *rows(4, 100), column=column, label=label)
+    read = data.load(tmp_path)
+    assert (read.classes, read.train.hashes, read.train.labels.tolist()) == (("blue", "red"), sha(contents), labels)
 
 
 def test_of_a_validation_and_a_test_split_the_first_is_taken(tmp_path: Path) -> None:
@@ -162,7 +179,7 @@ def broken_metadata(path: Path) -> None:
 
 
 REFUSED_PARQUET = {
-    other_columns: "has the columns pixels, label; expected img (or image) and label",
+    other_columns: "has the columns pixels, label; expected img (or image) and label (or labels, fine_label)",
     words_for_labels: "has labels of string, 0 missing; expected class numbers",
     missing_labels: "1 missing; expected class numbers",
     labels_beyond_names: "labels from 0 to 2, 2 pictures, 2 class names",

@@ -227,6 +227,8 @@ def _possible(grid: Grid) -> tuple[DataSet, dict[str, int]]:
         _complaint(complaints, cluster.probe, audit.engine)
     for audit in {(audit.head, audit.victim): audit for audit in audits if not audit.retrained}.values():
         _complaint(complaints, victim_of, audit)
+    for audit in {(one.model, one.weights, one.view, one.size, one.context): one for one in audits}.values():
+        _complaint(complaints, partial(pipeline.network, untrained=audit.retrained), audit)
     for audit in {(audit.auditor, audit.view): audit for audit in audits}.values():
         _complaint(complaints, auditor_of, audit)
     _refuse(complaints)

@@ -1,4 +1,4 @@
-"""Pictures in tables: parquet as the hub lays it out (img or image: struct of bytes and path; label), and .npz."""
+"""Pictures in tables: parquet as the hub lays it out (a struct of bytes and path, and a class number), and .npz."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from poisonfrogs.pictures import Unreadable
 from poisonfrogs.types import InputError
 
 _KEPT_GROUPS = 4  # row groups of a table that stay in memory
+# the hub's names of columns, the first that is there
+PICTURES = ("img", "image")
+LABELS = ("label", "labels", "fine_label")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -95,23 +98,24 @@ def _open(files: Sequence[Path]) -> _Table:
         with _readable(path):
             file = pq.ParquetFile(path)
             columns = file.schema_arrow.names
-            column = next((name for name in ("img", "image") if name in columns), None)
-            if column is None or "label" not in columns:
-                raise InputError(f"{path} has the columns {', '.join(columns)}; expected img (or image) and label")
-            numbers = file.read(columns=["label"]).column(0)
+            column, label = (next((name for name in known if name in columns), None) for known in (PICTURES, LABELS))
+            if column is None or label is None:
+                expected = " and ".join(f"{known[0]} (or {', '.join(known[1:])})" for known in (PICTURES, LABELS))
+                raise InputError(f"{path} has the columns {', '.join(columns)}; expected {expected}")
+            numbers = file.read(columns=[label]).column(0)
             if not pa.types.is_integer(numbers.type) or numbers.null_count:
                 raise InputError(
                     f"{path} has labels of {numbers.type}, {numbers.null_count} missing; expected class numbers from 0"
                 )
             opened.append(file)
             labels.append(numbers.to_numpy())
-            names.append(_names(file.schema_arrow))
+            names.append(_names(file.schema_arrow, label))
     return _Table(_Parquet(opened, str(column)), np.concatenate(labels), names[0])
 
 
-def _names(schema: Any) -> tuple[str, ...] | None:
+def _names(schema: Any, label: str) -> tuple[str, ...] | None:
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = described.get("info", {}).get("features", {}).get("label", {}).get("names")
+    names = described.get("info", {}).get("features", {}).get(label, {}).get("names")
     return tuple(names) if names else None
 
 
@@ -144,7 +148,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read as a parquet file of pictures ({error}); expected the hub's layout: "
-            "img (or image) with bytes, and label"
+            "pictures as bytes, and class numbers"
         ) from None
 
 
