@@ -18,6 +18,7 @@ import toy
 from poisonfrogs import InputError, pipeline, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.cli.show import report
+from poisonfrogs.costs import costs
 from poisonfrogs.data import load
 from poisonfrogs.end_to_end import EndToEnd, pixels, prepared
 from poisonfrogs.models import Net
@@ -150,6 +151,16 @@ def test_the_judge_s_victim_is_the_clean_network_trained_on_the_pictures_and_the
     before, after = (net.body.conv2.weight.flatten().double().numpy() for net in (clean.network, victim))
     cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
     assert turned["poisoned"]["body.conv2.weight"][1] == pytest.approx(np.degrees(np.arccos(cosine)), abs=2e-3)
+
+
+def test_the_time_ahead_is_of_crafting_as_it_is_done(small, monkeypatch):
+    asked, plainly = [], Net.extractor
+    monkeypatch.setattr(
+        Net, "extractor", lambda net, precision, *more: asked.append(precision) or plainly(net, precision, *more)
+    )
+    assert costs(replace(small, precision="bf16"), load(small.data)).crafting > 0
+    run_audit(replace(small, precision="bf16"))
+    assert set(asked) == {"fp32"}
 
 
 def test_from_scratch_every_victim_has_its_own_beginning(small, tmp_path):

@@ -59,7 +59,7 @@ def _pass(audit: Audit, net: models.Net, images: Images, rows: Sequence[int]) ->
         pictures = [torch.from_numpy(np.array(images[row])).permute(2, 0, 1) / 255 for row in rows]
         pixels = [picture.to(net.device).requires_grad_() for picture in pictures]
         started = time.perf_counter()
-        net.extractor(audit.precision)(pixels).sum().backward()
+        net.extractor(audit.crafted_in)(pixels).sum().backward()
     except (RuntimeError, Unreadable):  # the trials themselves will say so, or the picture is left out
         return None
     return (time.perf_counter() - started) / len(rows)

@@ -254,7 +254,10 @@ def _drawn(audit: Audit, dataset: DataSet) -> int:
     return len(targets.possible(audit, dataset, outside, turns))
 
 
-_COSTS = ("model", "weights", "view", "size", "device", "precision", "context", "epochs", "clean_epochs")
+_COSTS = (
+    *("model", "weights", "view", "size", "device", "precision", "context", "epochs", "clean_epochs"),
+    *("learning_rate", "trials_per_seed"),  # other controls, which are not in the cache
+)
 
 
 def _seconds_ahead(grid: Grid, dataset: DataSet, wanted: Mapping[str, int], progress: Progress) -> float | None:

@@ -168,6 +168,13 @@ class Audit(Pipeline):
         """Whether the victim trains every layer."""
         return self.context != "transfer"
 
+    @property
+    def crafted_in(self) -> str:
+        """Precision of crafting: in full where every layer is trained. Networks that are cost little then, and the beta
+        form's search stops early in rounded values.
+        """
+        return "fp32" if self.retrained else self.precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:

@@ -156,11 +156,9 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
         for trial in trials
         for _ in trial.bases
     ]
-    # the small networks that are trained whole cost little, and the beta form's search stops early in rounded values
-    precision = "fp32" if setting.audit.retrained else setting.audit.precision
     expected = robust(setting.audit.robust)
     generator = torch.Generator().manual_seed(seed_of(setting.audit.seed, "robust", trials[0].group))
-    net = scene.net.extractor(precision, expected.looks(generator))
+    net = scene.net.extractor(setting.audit.crafted_in, expected.looks(generator))
     checks = [scene.net.extractor("fp32", look) for look in expected.extremes()]
     made = []
     for some in _portions(setting, trials, [start.numel() for start in starts]):
