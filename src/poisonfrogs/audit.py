@@ -294,9 +294,8 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
     net, classes = prepared.setting.scene.net, prepared.dataset.classes
     timings = journal.rows(audit.out / "timings.jsonl")
     seconds = {row["group"]: row["seconds"]["total"] for row in timings}
-    fired = checks.of_rows(audit, rows, prepared.dataset.test.labels) + checks.of_data(
-        prepared.dataset, prepared.trials
-    )
+    fired = checks.of_rows(audit, rows, prepared.dataset.test.labels)
+    fired += checks.of_data(prepared.dataset, prepared.trials)
     fired += checks.of_auditor(net, prepared.setting.auditor.net if prepared.setting.auditor else None)
     fired += checks.of_workers([why for row in timings for why in row.get("lost", ())])
     begun = (recorded.of_folder(audit.out) or prepared.plan)["versions"]

@@ -38,6 +38,7 @@ def of_rows(audit: Audit, rows: Rows, test_labels: np.ndarray) -> list[Check]:
     accuracy = sum(row["control_accuracy"] for row in rows) / max(n, 1)
     worst = max((row["control_accuracy"] - row["accuracy"] for row in rows if not row["failed"]), default=0.0)
     guessing = np.bincount(test_labels).max() / len(test_labels)  # by whoever always says the commonest class
+    lost = worst * len(test_labels)  # pictures
     broken = [row for row in rows if row["certified"] and row["certified"]["broken"]]
     found = {
         "broken_certificate": broken
@@ -56,7 +57,7 @@ def of_rows(audit: Audit, rows: Rows, test_labels: np.ndarray) -> list[Check]:
         "beyond_budget": beyond
         and f"{beyond} of {len(poisons)} poisons are beyond the l-inf budget once stored as {audit.store}",
         "collapsed_accuracy": n
-        and (1 - accuracy > 0.9 * (1 - guessing) or (worst > 0.05 and worst * len(test_labels) > 2.5))
+        and (1 - accuracy > 0.9 * (1 - guessing) or (worst > 0.05 and lost > 2.5))
         and f"clean accuracy {accuracy:.3f} ({guessing:.3f} by guessing), worst drop {worst:.3f}: "
         "the victim is broken, not poisoned",
     }

@@ -49,12 +49,17 @@ def network(options: Pipeline, *, untrained: bool = False) -> models.Net:
     )
 
 
+def identity(net: models.Net) -> dict[str, Any]:
+    """What tells a network from another, as JSON holds it."""
+    # the weights of the user's own network may stay what they are while its code is changed
+    own = {"code": code(net)} if ":" in net.name else {}
+    return {"name": net.name, "weights": net.weights, **own}
+
+
 def extractor(options: Pipeline, net: models.Net) -> dict[str, Any]:
     """What features depend on, and the options that load it again, as JSON holds them."""
-    held = {"name": net.name, "weights": net.weights, "dim": net.dim, "transform": asdict(net.view)}
-    if ":" in net.name:  # the weights of the user's own network may stay what they are while its code is changed
-        held["code"] = code(net)
-    said: dict[str, Any] = json.loads(json.dumps(held | {"view": options.view, "size": options.size}))
+    held = identity(net) | {"dim": net.dim, "transform": asdict(net.view), "view": options.view, "size": options.size}
+    said: dict[str, Any] = json.loads(json.dumps(held))
     return said
 
 

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poisonfrogs import data, exhibits, journal, models, pipeline, plan
+from poisonfrogs import data, exhibits, journal, pipeline, plan
 from poisonfrogs.data import DataSet
-from poisonfrogs.features import code
 from poisonfrogs.judge import HeadJudge
+from poisonfrogs.models import Net
 from poisonfrogs.plan import Trial
 from poisonfrogs.trial import Setting
 from poisonfrogs.types import InputError
@@ -29,8 +29,8 @@ def plan_of(
         "schema_version": SCHEMA_VERSION,
         "kind": "audit",
         "audit": plan.identity(audit),
-        # with what no option sets, and a newer version may
-        "attack": _jsonable(vars(setting.attack)),
+        # these three with what no option sets, and a newer version may
+        "attack": vars(setting.attack),
         "surrogate": setting.surrogate.constants if setting.surrogate else None,
         "head": vars(setting.judge.recipe) if isinstance(setting.judge, HeadJudge) else None,
         "data": {
@@ -53,10 +53,10 @@ def plan_of(
     }
 
 
-def _extractor(net: models.Net) -> dict[str, Any]:
-    # the weights of the user's own network may stay what they are while its code is changed, or what its code calls
-    own = {"code": code(net), "said": list(net.said)} if ":" in net.name else {}
-    return {"name": net.name, "weights": net.weights, **own}
+def _extractor(net: Net) -> dict[str, Any]:
+    found = pipeline.identity(net)
+    # what the user's own code calls may be changed as well as the code
+    return found | {"said": list(net.said)} if "code" in found else found
 
 
 _SAME = "schema_version", "kind", "audit", "attack", "surrogate", "head", "data", "model", "auditor", "trials"
