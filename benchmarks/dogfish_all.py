@@ -6,12 +6,14 @@ means, each from the start: more passes, another base, two poisons. The result i
 """
 
 import time
+from argparse import Namespace
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from bench import KEPT, RUNS, arguments, audited, rate, write
 
-from poisonfrogs import journal
+from poisonfrogs import Summary, journal
 
 FELLED_BY: dict[str, dict[str, Any]] = {
     "twice the passes": {"passes": 180},
@@ -28,12 +30,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in found.items()}
 
 
+def attacked(given: Namespace) -> tuple[Summary, Path]:
+    """The audit, run or gone on with: its summary and its folder."""
+    mobilenet = f"mobilenetv2_100={given.shared / 'weights/mobilenetv2_100.safetensors'}"
+    return audited("dogfish_all", given, targets=32 if given.short else "all", auditor=mobilenet, workers=2)
+
+
 def main() -> None:
     given = arguments(__doc__ or "")
-    mobilenet = f"mobilenetv2_100={given.shared / 'weights/mobilenetv2_100.safetensors'}"
-    wanted = 32 if given.short else "all"
     begun, started = (RUNS / "dogfish_all").exists(), time.monotonic()
-    summary, out = audited("dogfish_all", given, targets=wanted, auditor=mobilenet, workers=2)
+    summary, out = attacked(given)
     whole = (
         None if begun else round((time.monotonic() - started) / 60, 1)
     )  # of a run that was gone on with nobody knows
@@ -84,7 +90,7 @@ def survivor(row: dict[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in keys} | {"confidence": of_base(row)}
 
 
-def felled_by(given: Any, targets: list[str]) -> dict[str, Any]:
+def felled_by(given: Namespace, targets: list[str]) -> dict[str, Any]:
     """What brings the survivors down, each way from the start."""
     found = {}
     for name, options in FELLED_BY.items() if targets else ():

@@ -420,6 +420,15 @@ def test_poisons_are_asked_about_as_jpegs_where_any_base_is_one(audit: Audit, po
     assert [row["as_jpeg_success"] is not None for row in rows] == encoded
     asked = [row["as_jpeg_success"] for row in rows if row["eligible"] and row["as_jpeg_success"] is not None]
     assert (summary["n_as_jpeg"], summary["n_as_jpeg_success"]) == (len(asked), sum(asked))
+    assert [row["as_jpeg_linf"] is not None for row in rows] == encoded
+    for row in rows:
+        for base, poison, far in zip(row["base_ids"], row["poison_files"], row["as_jpeg_linf"] or (), strict=False):
+            files = mixed / base, (mine.out / poison).with_suffix(".jpg")
+            if base.endswith(".png"):
+                assert far is None
+                continue
+            held, crafted = (np.asarray(Image.open(file).convert("RGB")).astype(int) for file in files)
+            assert far == round(np.abs(crafted - held).max() / 255, 6) > 0
     (line,) = [line for line in report(mine, summary) if line.startswith("as JPEG")]
     assert f"{sum(asked)} of {len(asked)} fell to the poisons stored as their bases are" in line
 

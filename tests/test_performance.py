@@ -31,6 +31,18 @@ def lines_of_all(found: Result) -> list[str]:
     return [f"| {name} | {fell(row)} |" for name, row in rows]
 
 
+def lines_of_victims(found: Result) -> list[str]:
+    """A line a seed."""
+    lines = []
+    for seed, row in found["seeds"].items():
+        lost = {int(pictures): trials for pictures, trials in row["trials_by_pictures_lost"].items()}
+        lines.append(
+            f"| {seed} | {fell(row)} | {row['control_wrong']} | {row['least_confidence']:.3f} | "
+            f"{100 * row['mean_accuracy_drop']:.3f} points | {max(lost)} (in {lost[max(lost)]}) |"
+        )
+    return lines
+
+
 def lines_of_storage(found: Result) -> list[str]:
     """A line for what was crafted and seen; a cell a way to store."""
     cells = found["cells"]
@@ -139,6 +151,7 @@ def arms(one: Result) -> str:
 
 TABLES: dict[str, Callable[[Result], list[str]]] = {
     "dogfish_all": lines_of_all,
+    "victims": lines_of_victims,
     "passes": lines_of_passes,
     "peer_collision": lines_of_peer,
     "storage": lines_of_storage,
@@ -191,6 +204,16 @@ def test_all_targets_of_dogfish() -> None:
     assert found["auditor"]["agreement"] >= 0.95
     if found["survivors"]:
         assert found["felled_by"]
+
+
+def test_no_target_owes_its_fall_to_the_seed_of_one_victim() -> None:
+    found = result("victims")
+    assert len(found["seeds"]) == 10
+    for row in found["seeds"].values():
+        assert row["success_rate"] == 1
+        assert row["control_wrong"] <= 1
+        assert sum(row["trials_by_pictures_lost"].values()) == found["n"] == 782
+    assert found["fell_before_every_victim"]["success_rate"] == 1
 
 
 def test_many_watermarked_poisons_do_what_one_does_not() -> None:

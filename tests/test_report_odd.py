@@ -33,6 +33,21 @@ NASTY = {
 }
 
 
+def test_only_another_network_is_called_independent(run: Path, tmp_path: Path) -> None:
+    def other(held: dict[str, Any]) -> None:
+        held["auditor"]["weights"] = "0" * 64
+
+    asked = json.loads((run / "plan.json").read_text())
+    assert asked["auditor"]["weights"] == asked["model"]["weights"]
+    said = read(run).words
+    assert "The attacked network itself, toy:factory" in said
+    assert "independent network" not in said
+    assert (
+        "An independent network, toy:factory"
+        in Page(page.write(edited(run, tmp_path / "run", plan=other)).path.read_text()).words
+    )
+
+
 # --- names
 
 

@@ -140,8 +140,16 @@ def other_columns(path: Path) -> None:
     pq.write_table(pa.table({"pixels": [1], "label": [0]}), path)
 
 
-def words_for_labels(path: Path) -> None:
-    write(path, rows(2, 0)[0], ["blue", "red"])
+def fractions_for_labels(path: Path) -> None:
+    write(path, rows(2, 0)[0], [0.0, 1.0])
+
+
+def an_empty_word(path: Path) -> None:
+    write(path, rows(2, 0)[0], ["blue", ""], names=None)
+
+
+def a_missing_word(path: Path) -> None:
+    write(path, rows(2, 0)[0], ["blue", None], names=None)
 
 
 def missing_labels(path: Path) -> None:
@@ -180,7 +188,9 @@ def broken_metadata(path: Path) -> None:
 
 REFUSED_PARQUET = {
     other_columns: "has the columns pixels, label; expected img (or image) and label (or labels, fine_label)",
-    words_for_labels: "has labels of string, 0 missing; expected class numbers",
+    fractions_for_labels: "has labels of double, 0 missing; expected class numbers from 0, or names of classes",
+    an_empty_word: "has labels of string, 1 missing",
+    a_missing_word: "has labels of string, 1 missing",
     missing_labels: "1 missing; expected class numbers",
     labels_beyond_names: "labels from 0 to 2, 2 pictures, 2 class names",
     negative_labels: "labels from -1 to 0",
@@ -199,6 +209,26 @@ def test_parquet_that_cannot_be_used(tmp_path: Path, spoil) -> None:
         with pytest.raises(InputError) as refused:
             data.load(path)
         assert REFUSED_PARQUET[spoil] in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_words_for_labels_are_classes_in_the_order_of_the_alphabet(tmp_path: Path, kind: pa.DataType) -> None:
+    for name, words in (("train", ["sky", "ape", "sky", "cat"]), ("test", ["cat", "sky", "ape"])):
+        write(tmp_path / f"{name}.parquet", rows(len(words), 0)[0], pa.array(words).cast(kind), names=None)
+    read = data.load(tmp_path)
+    assert read.classes == ("ape", "cat", "sky")
+    assert read.train.labels.tolist() == [2, 0, 2, 1]
+    assert read.test.labels.tolist() == [1, 2, 0]
+
+
+def test_words_in_one_part_and_numbers_in_the_other(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", rows(4, 0)[0], ["a", "b", "a", "b"], names=None)
+    write(tmp_path / "test-0.parquet", rows(2, 7)[0], [0, 1], names=None)
+    with pytest.raises(InputError, match="numbers for labels in one part and words in another"):
+        data.load(tmp_path)
+    write(tmp_path / "train-1.parquet", rows(2, 9)[0], [0, 1], names=None)  # and so within a split
+    with pytest.raises(InputError, match="numbers for labels in one part and words in another"):
+        data.load(tmp_path)
 
 
 def test_parquet_splits_must_name_the_same_classes(tmp_path: Path) -> None:
@@ -275,7 +305,8 @@ REFUSED_ARRAYS = {
     "channels first": (arrays(x_test=np.zeros((2, 3, 5, 4), np.uint8)), "x_test is uint8 (2, 3, 5, 4)"),
     "other lengths": (arrays(y_train=np.array([0, 1])), "with 2 labels"),
     "nothing in them": (arrays(x_train=np.zeros((6, 0, 4, 3), np.uint8)), "x_train is uint8 (6, 0, 4, 3)"),
-    "labels that are no numbers": (arrays(y_test=np.array(["a", "b"])), "expected class numbers from 0"),
+    "words on one side only": (arrays(y_test=np.array(["a", "b"])), "words in another; expected class numbers from 0"),
+    "labels that are bytes": (arrays(y_test=np.array([b"a", b"b"])), "y_test holds |S1; expected class numbers from 0"),
     "labels with a fraction": (arrays(y_test=np.array([0.0, 1.0])), "float64; expected class numbers from 0"),
     "negative labels": (arrays(y_test=np.array([0, -1])), "labels from -1"),
     "huge labels": (arrays(y_test=np.array([0, 10**15])), "to 1000000000000000"),
@@ -292,6 +323,14 @@ def test_arrays_that_cannot_be_used(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as refused:
         data.load(tmp_path / "x.npz")
     assert message in str(refused.value)
+
+
+def test_words_for_labels_of_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **arrays(y_train=np.array(list("babbab")), y_test=np.array(["b", "a"])))
+    read = data.load(tmp_path / "x.npz")
+    assert read.classes == ("a", "b")
+    assert read.train.labels.tolist() == [1, 0, 1, 1, 0, 1]
+    assert read.test.labels.tolist() == [1, 0]
 
 
 def test_objects_in_arrays_are_refused_and_never_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures in tables: parquet as the hub lays it out (a struct of bytes and path, and a class number), and .npz."""
+"""Pictures in tables: parquet as the hub lays it out (a struct of bytes and path, and a class), and .npz."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _KEPT_GROUPS = 4  # row groups of a table that stay in memory
 PICTURES = ("img", "image")
 LABELS = ("label", "labels", "fine_label")
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_EXPECTED = "expected class numbers from 0, or names of classes"
 
 
 # --- parquet
@@ -63,17 +64,20 @@ class _Parquet:
 @dataclass(frozen=True, eq=False)
 class _Table:
     source: _Parquet
-    labels: np.ndarray  # (n,) integers
+    labels: np.ndarray  # (n,) integers, or names of classes
     names: tuple[str, ...] | None  # of the classes, where the files tell
 
 
 def read_parquet(root: Path, files: Sequence[Path]) -> Splits:
     """Ids, labels and content hashes of every row. Raises InputError for other columns than the hub's."""
     tables = {name: _open(members) for name, members in _shards(root, files).items()}
-    classes = _classes(root, list(tables.values()))
+    classes, numbers = _classes(root, list(tables.values()))
     skipped: dict[str, str] = {}
     with _readable(root):
-        images = {name: _rows(name, table, skipped) for name, table in tables.items()}
+        images = {
+            name: _rows(name, table.source, mine, skipped)
+            for (name, table), mine in zip(tables.items(), numbers, strict=True)
+        }
     train, test = (images["train"], images["test"]) if "test" in images else split(images["all"])
     return Splits(classes, train, test, skipped, own_test="test" in images)
 
@@ -90,7 +94,6 @@ def _shards(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _open(files: Sequence[Path]) -> _Table:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     opened, labels, names = [], [], []
@@ -102,15 +105,23 @@ def _open(files: Sequence[Path]) -> _Table:
             if column is None or label is None:
                 expected = " and ".join(f"{known[0]} (or {', '.join(known[1:])})" for known in (PICTURES, LABELS))
                 raise InputError(f"{path} has the columns {', '.join(columns)}; expected {expected}")
-            numbers = file.read(columns=[label]).column(0)
-            if not pa.types.is_integer(numbers.type) or numbers.null_count:
-                raise InputError(
-                    f"{path} has labels of {numbers.type}, {numbers.null_count} missing; expected class numbers from 0"
-                )
             opened.append(file)
-            labels.append(numbers.to_numpy())
+            labels.append(_labels(path, file.read(columns=[label]).column(0)))
             names.append(_names(file.schema_arrow, label))
-    return _Table(_Parquet(opened, str(column)), np.concatenate(labels), names[0])
+    return _Table(_Parquet(opened, str(column)), _joined(files[0].parent, labels), names[0])
+
+
+def _labels(path: Path, column: Any) -> np.ndarray:
+    """A column of labels (pyarrow's) as integers or words (n,); words may be kept as numbers of a dictionary."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    words = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    values = column.to_pylist() if words else []
+    missing = values.count("") + column.null_count
+    if missing or not (words or pa.types.is_integer(column.type)):
+        raise InputError(f"{path} has labels of {kind}, {missing} missing; {_EXPECTED}")
+    return np.array(values, dtype=str) if words else np.asarray(column.to_numpy())
 
 
 def _names(schema: Any, label: str) -> tuple[str, ...] | None:
@@ -119,24 +130,24 @@ def _names(schema: Any, label: str) -> tuple[str, ...] | None:
     return tuple(names) if names else None
 
 
-def _classes(root: Path, tables: Sequence[_Table]) -> tuple[str, ...]:
+def _classes(root: Path, tables: Sequence[_Table]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     names = tables[0].names
     if any(table.names != names for table in tables):
         raise InputError(f"the parquet files of {root} name different classes for training and test; expected the same")
-    return _named(root, np.concatenate([table.labels for table in tables]), names)
+    return _numbered(root, [table.labels for table in tables], names)
 
 
-def _rows(split_name: str, table: _Table, skipped: dict[str, str]) -> Images:
+def _rows(split_name: str, source: _Parquet, labels: np.ndarray, skipped: dict[str, str]) -> Images:
     keep, hashes = [], []
-    for row in range(len(table.labels)):
+    for row in range(len(labels)):
         try:
-            hashes.append(hashlib.sha256(table.source.read(row)).hexdigest())
+            hashes.append(hashlib.sha256(source.read(row)).hexdigest())
             keep.append(row)
         except Unreadable as why:
             skipped[f"{split_name}/{row}"] = str(why)
     rows = np.array(keep, dtype=np.int64)
     ids = tuple(f"{split_name}/{row}" for row in keep)
-    return Images(table.source, rows, ids, table.labels[rows].astype(np.int64), tuple(hashes))
+    return Images(source, rows, ids, labels[rows].astype(np.int64), tuple(hashes))
 
 
 @contextmanager
@@ -148,7 +159,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} cannot be read as a parquet file of pictures ({error}); expected the hub's layout: "
-            "pictures as bytes, and class numbers"
+            "pictures as bytes, and their classes"
         ) from None
 
 
@@ -166,12 +177,12 @@ class _Arrays:
 def read_arrays(path: Path) -> Splits:
     """The pictures of an .npz. Raises InputError for other arrays, and for any that hold code."""
     x_train, y_train, x_test, y_test = _loaded(path)
-    labels = np.concatenate([y_train.ravel(), y_test.ravel()])
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{path}: y_train and y_test hold {labels.dtype}; expected class numbers from 0")
-    classes = _named(path, labels, None)
-    train = _array_images(path, "train", x_train, y_train.ravel())
-    return Splits(classes, train, _array_images(path, "test", x_test, y_test.ravel()), {}, own_test=True)
+    for name, part in (("y_train", y_train), ("y_test", y_test)):
+        if part.dtype.kind not in "iuU":
+            raise InputError(f"{path}: {name} holds {part.dtype}; {_EXPECTED}")
+    classes, (train_labels, test_labels) = _numbered(path, [y_train.ravel(), y_test.ravel()], None)
+    train = _array_images(path, "train", x_train, train_labels)
+    return Splits(classes, train, _array_images(path, "test", x_test, test_labels), {}, own_test=True)
 
 
 def _loaded(path: Path) -> list[np.ndarray]:
@@ -206,12 +217,31 @@ def _array_images(path: Path, split_name: str, pixels: np.ndarray, labels: np.nd
     return Images(_Arrays(pixels), np.arange(len(pixels)), ids, labels.astype(np.int64), hashes)
 
 
-def _named(path: Path, labels: np.ndarray, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The names of the classes; numbers, where they have none. Raises InputError for labels that fit neither."""
+# --- labels
+
+
+def _joined(where: Path, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One after the other. Raises InputError where some are words and others numbers."""
+    if len({part.dtype.kind == "U" for part in parts}) > 1:
+        raise InputError(f"{where} has numbers for labels in one part and words in another; {_EXPECTED}")
+    return np.concatenate(parts)
+
+
+def _numbered(
+    path: Path, parts: Sequence[np.ndarray], names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], list[np.ndarray]]:
+    """The names of the classes, and the labels of each split as their numbers.
+
+    Words are classes in the order of the alphabet, as folders are; numbers that nobody named are called by themselves.
+    Raises InputError for labels that fit neither.
+    """
+    labels = _joined(path, parts)
+    if labels.dtype.kind == "U":
+        words, labels = np.unique(labels, return_inverse=True)
+        names = tuple(map(str, words))
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
     if low < 0 or high >= (len(names) if names else max(len(labels), 1)):
         told = f", {len(names)} class names" if names else ""
-        raise InputError(
-            f"{path} has labels from {low} to {high}, {len(labels)} pictures{told}; expected class numbers from 0"
-        )
-    return names or tuple(map(str, range(high + 1)))
+        raise InputError(f"{path} has labels from {low} to {high}, {len(labels)} pictures{told}; {_EXPECTED}")
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    return names or tuple(map(str, range(high + 1))), np.split(labels, ends)

@@ -269,8 +269,21 @@ def _changes(poisons: Sequence[_Poison]) -> Row:
         "linf": rounded(np.abs(change).max() for change in moved),
         "l2": rounded(np.sqrt(np.square(change).sum()) for change in moved),
         "linf_from_base": rounded(np.abs(change).max() for change in from_base),
+        "as_jpeg_linf": _as_jpeg_linf(poisons),
         "ssim": [ssim(a, b) for a, b in zip(stored, bases, strict=True)],
     }
+
+
+def _as_jpeg_linf(poisons: Sequence[_Poison]) -> list[float | None] | None:
+    """How far each poison is from its base as the JPEG that its base is; None where no base is one."""
+    if not any(poison.as_jpeg for poison in poisons):
+        return None
+    return [
+        round(float(np.abs(np.asarray(poison.as_jpeg, np.float64) - np.asarray(poison.base)).max()) / 255, 6)
+        if poison.as_jpeg
+        else None
+        for poison in poisons
+    ]
 
 
 def _distances(setting: Setting, trial: Trial, after: Tensor) -> Row:

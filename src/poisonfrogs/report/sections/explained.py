@@ -59,7 +59,7 @@ WAYS = (
 def section(run: RunFolder) -> Section:
     """The fifth section."""
     example = exemplar(run)
-    opinion = run.figures.get("auditor")
+    opinion, auditor = run.figures.get("auditor"), run.plan.get("auditor")
     body = render(
         "explained.html",
         example=example,
@@ -74,7 +74,8 @@ def section(run: RunFolder) -> Section:
         f=run.figures,
         run_tests=run.plan["data"]["n_test"],
         opinion=opinion,
-        auditor=run.plan.get("auditor"),
+        auditor=auditor,
+        itself=auditor is not None and auditor["weights"] == run.plan["model"]["weights"],
         accuracy=_accuracy(run.figures),
         agreement=_agreement(opinion) if opinion else None,
     )
@@ -169,6 +170,4 @@ def _accuracy(figures: dict[str, Any]) -> Markup | None:
 
 def _agreement(opinion: dict[str, Any]) -> Markup:
     yes, of = opinion["n_agreed"], opinion["n_poisons"]
-    return drawings.share(
-        yes, of, "Poisons that the independent network calls what their label says", f"{yes} of {of}."
-    )
+    return drawings.share(yes, of, "Poisons that it calls what their label says", f"{yes} of {of}.")
