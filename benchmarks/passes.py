@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from bench import RUNS, arguments, rate, write
 
-from poisonfrogs import Audit, audit, exhibits, summary, targets, trial
+from poisonfrogs import Audit, audit, plan, summary, targets, trial
 from poisonfrogs.attacks.collision import Collision
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ def main() -> None:
     out, wanted = RUNS / "passes", 8 if given.short else 32
     options = Audit(data=given.shared / "data/dogfish", targets=wanted, out=out, cache=given.cache, seed=5)
     prepared = audit.prepare(options, torch.get_num_threads(), lambda *_: None)
-    for name in exhibits.FOLDERS:
+    for name in plan.FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
     found = {}
     for name, changed in ROWS.items():

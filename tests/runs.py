@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from poisonfrogs import journal
-from poisonfrogs.exhibits import FOLDERS
-from poisonfrogs.plan import Audit
+from poisonfrogs.plan import FOLDERS, Audit
 
 
 def rows_of(audit: Audit) -> list[journal.Row]:

@@ -163,7 +163,38 @@ def test_a_training_picture_is_none_however_it_is_written(
 
 def test_what_the_clean_classifier_never_gets_right_cannot_be_its_least_confident() -> None:
     with pytest.raises(InputError, match="gets no test picture of the classes asked for right"):
-        targets.draw("all", np.array([0, 0, 1]), [(0, 1)], 0, np.array([[0.1, 0.9]] * 3))
+        targets.draw("all", np.array([0, 0, 1]), range(3), [(0, 1)], 0, np.array([[0.1, 0.9]] * 3))
+
+
+def test_copies_are_drawn_once_and_the_rest_as_without_them() -> None:
+    labels, turns = np.repeat([0, 1], 12), [(0, 1), (1, 0)]
+    contents = [f"{label} {number % 4}" for number, label in enumerate(labels)]  # four pictures a class, thrice each
+    drawn, whole = (targets.draw("all", labels, held, turns, 3) for held in (contents, range(24)))
+    for _, base in turns:
+        first: dict[str, int] = {}
+        for row, _ in (one for one in whole if one[1] == base):
+            first.setdefault(contents[row], row)
+        assert [row for row, other in drawn if other == base] == list(first.values())
+    assert [base for _, base in drawn] == [1, 0] * 4
+    assert targets.draw(3, labels, contents, turns, 3) == drawn[:3]
+    with pytest.raises(InputError, match=r"--targets 9 is more than the 8 test pictures .*copies of a picture are one"):
+        targets.draw(9, labels, contents, turns, 3)
+
+
+def test_without_pictures_that_are_not_trained_on_the_classifier_is_not_blamed() -> None:
+    with pytest.raises(InputError, match="every test picture of the classes asked for is also a training picture"):
+        targets.draw(1, np.array([-1, -1, 1]), range(3), [(0, 1)], 0)
+
+
+def test_a_file_is_one_target_however_often_it_is_named(
+    audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy.picture(toy.CLASSES["red"], 999).save("mine.png")
+    toy.picture(toy.CLASSES["red"], 998).save("other.png")
+    named = ("mine.png", "./mine.png", "other.png", str(tmp_path / "mine.png"))
+    run_audit(replace(audit, target=named, target_class="red"))
+    assert [row["target_id"] for row in rows_of(audit)] == ["mine.png", "other.png"]
 
 
 @pytest.mark.parametrize(

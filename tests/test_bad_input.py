@@ -67,10 +67,31 @@ CASES = {
     "a missing path": Case("", ("toy does not exist", LAYOUTS), lambda here: shutil.rmtree(here / "toy")),
     "a run among the data": Case("--out toy/train/red/run", ("would lie inside toy, which is only read",)),
     "a cache among the data": Case("--cache toy/cache", ("would lie inside toy, which is only read",)),
+    "a cache in the run folder": Case("--cache run/cache", ("--cache run/cache would lie inside --out run",)),
     "a run in a folder that the data link to": Case(
         "--out elsewhere/run",
         ("--out elsewhere/run would lie inside toy, which is only read",),
         lambda here: ((here / "elsewhere").mkdir(), (here / "toy/train/red/more").symlink_to(here / "elsewhere")),
+    ),
+    "data where the run would put its own pictures": Case(
+        "",
+        ("the run would write into run/pictures, where DATA (toy) lies; choose another --out",),
+        lambda here: (
+            (here / "run").mkdir(),
+            (here / "toy").rename(here / "run/pictures"),
+            (here / "toy").symlink_to("run/pictures"),
+        ),
+    ),
+    "pictures of the user's where the run would put its own": Case(
+        "", ("--out run is not empty and holds no run; choose another folder",), file("run/pictures/base-000664.png")
+    ),
+    "a plan that is nested too deeply": Case(
+        "", ("run/plan.json was not written by this version",), file("run/plan.json", b"[" * 100_000)
+    ),
+    "a pipe in the plan's place": Case(
+        "",
+        ("run/plan.json is no regular file; was the run folder changed?",),
+        lambda here: ((here / "run").mkdir(), os.mkfifo(here / "run/plan.json")),
     ),
     "pictures that a table would put out of sight": Case(
         "",
@@ -322,7 +343,7 @@ def test_a_victim_that_returns_no_function_is_named(
 ) -> None:
     monkeypatch.setattr(toy, "victim", lambda images, labels, *, seed: None)
     assert main(command(cache, "--passes", "2", "--victim", "toy:victim")) == 2
-    refused(capsys, "toy:victim raised TypeError: 'NoneType' object is not callable")
+    refused(capsys, "toy:victim returned a NoneType; expected a function of pictures, such as its predict_proba")
 
 
 def test_a_lack_of_memory_is_said_in_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ from poisonfrogs.types import InputError
 from runs import on_disk, refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+OWN = ("--model", "toy:factory")  # a network that is code is named by whoever asks, not by the head's file
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_the_rule_looks_at_no_picture() -> None:
 
 
 def test_chosen_on_trusted_pictures_it_is_the_best_on_them(certify: Certify, tmp_path: Path) -> None:
-    trusted = toy.write_folder(tmp_path / "trusted", train=6, test=6)
+    trusted = toy.write_folder(tmp_path / "trusted", train=6, test=6, seed=1000)
     summary = run_certify(replace(certify, trusted=str(trusted), against="3"))
     net, data, ours = load_model("toy:factory"), load_data(certify.data), load_data(trusted)
     train = extract_features(net, data.train, cache=certify.cache).matrix.numpy()
@@ -148,7 +151,8 @@ def test_test_pictures_that_were_split_off_here_are_not_trusted(
     assert main([*line, "--trusted", "val"]) == 2
     refused(capsys, f"{folders} has no test split of its own: whoever adds training pictures adds test pictures too")
     assert not certify.out.exists()
-    assert main([*line, "--trusted", str(certify.data)]) == main(line) == 0
+    trusted = toy.write_folder(tmp_path / "trusted", seed=1000)
+    assert main([*line, "--trusted", str(trusted)]) == main(line) == 0
 
 
 # --- from the command line
@@ -208,7 +212,7 @@ def test_without_trusted_pictures_the_rule_holds_or_nothing_is_recommended(
         ("--against 100000000000 --trusted val", "--against 100000000000 is more than the 24 training pictures"),
         ("--trusted nowhere", "nowhere does not exist"),
         ("--fail-under 2", "--fail-under 2.0 is out of range"),
-        ("--head gone.safetensors", "to which --model says nothing; it takes --weights, --device, --threads"),
+        ("--head gone.safetensors", "to which --cache says nothing; it takes --model, --weights, --device, --threads"),
         ("--save nowhere/head.safetensors", "--save nowhere/head.safetensors is no place for a file"),
         ("--save .", "--save . is no place for a file"),
         ("another.png", "pictures to ask about need --head"),
@@ -390,13 +394,13 @@ def test_pictures_are_answered_from_the_command_line(
     run_certify(replace(certify, save=head))
     rows = [json.loads(line) for line in (certify.out / "answers.jsonl").read_text().splitlines()]
     pictures = [str(certify.data / row["id"]) for row in rows[:3]]
-    assert main(["certify", *pictures, "--head", str(head), "--format", "json"]) == 0
+    assert main(["certify", *pictures, "--head", str(head), *OWN, "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["schema_version"] == 1
     assert [(one["predicted"], one["radius"]) for one in said["answers"]] == [
         (row["predicted"], row["radius"]) for row in rows[:3]
     ]
-    assert main(["certify", pictures[0], "--head", str(head)]) == 0
+    assert main(["certify", pictures[0], "--head", str(head), *OWN]) == 0
     assert f"{rows[0]['predicted']}  radius {rows[0]['radius']}  {pictures[0]}" in capsys.readouterr().out
 
 
@@ -489,11 +493,11 @@ def test_a_head_is_not_asked_through_another_extractor(
     run_certify(replace(certify, save=head))
     save_file({name: tensor + 0.01 for name, tensor in other.state_dict().items()}, tmp_path / "other.safetensors")
     picture = str(certify.data / "val/red/00.png")
-    assert main(["certify", picture, "--head", str(head), "--weights", str(tmp_path / "other.safetensors")]) == 2
+    assert main(["certify", picture, "--head", str(head), *OWN, "--weights", str(tmp_path / "other.safetensors")]) == 2
     refused(capsys, "was fitted on toy:factory with other weights")
     Image.new("RGB", (9, 9)).save(tmp_path / "broken.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "broken.png").read_bytes()[:40])
-    assert main(["certify", str(tmp_path / "broken.png"), "--head", str(head)]) == 2
+    assert main(["certify", str(tmp_path / "broken.png"), "--head", str(head), *OWN]) == 2
     refused(capsys, "broken.png cannot be read")
 
 
@@ -512,8 +516,39 @@ def test_a_head_is_not_asked_through_a_network_that_has_changed(
     head = tmp_path / "head.safetensors"
     run_certify(replace(certify, save=head))
     _resaved(head, model=load_head(head).card["model"] | change)
-    assert main(["certify", str(certify.data / "val/red/00.png"), "--head", str(head)]) == 2
+    assert main(["certify", str(certify.data / "val/red/00.png"), "--head", str(head), *OWN]) == 2
     refused(capsys, f"{head} was fitted on toy:factory with {says}")
+
+
+def test_a_head_does_not_choose_which_code_is_run(
+    certify: Certify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever made the file wrote its card."""
+    head, picture = tmp_path / "head.safetensors", str(certify.data / "val/red/00.png")
+    run_certify(replace(certify, save=head))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom toy import factory\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _resaved(head, model=load_head(head).card["model"] | {"name": "evil:factory"})
+    assert main(["certify", picture, "--head", str(head)]) == 2
+    refused(
+        capsys, "was fitted on evil:factory, which is code, or a download; give --model evil:factory if you trust it"
+    )
+    assert main(["certify", picture, "--head", str(head), *OWN]) == 2
+    refused(capsys, "was fitted on evil:factory, and --model is toy:factory; leave it away, or give that")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trusted_pictures_have_no_other_part(
+    certify: Certify, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, said in (("train", "training"), ("val", "test")):
+        trusted = tmp_path / f"of {split}"
+        shutil.copytree(certify.data / split, trusted / "train")
+        shutil.copytree(certify.data / split, trusted / "val")
+        assert main(given(certify, "--trusted", str(trusted))) == 2
+        refused(capsys, f"pictures of --trusted are {said} pictures of DATA as well")
+        assert not certify.out.exists()
 
 
 def test_the_code_of_a_library_s_network_is_not_asked_for(certify: Certify) -> None:
@@ -539,7 +574,7 @@ def test_pictures_are_seen_as_training_pictures_are(
     assert [one["radius"] for one in said] == expected.radius.tolist()
     assert [one["probabilities"] for one in said] == [rounded(row) for row in expected.probabilities]
     Image.new("RGB", (600_000, 1)).save(tmp_path / "strip.png")
-    assert main(["certify", str(pictures[0]), str(tmp_path / "strip.png"), "--head", str(head)]) == 2
+    assert main(["certify", str(pictures[0]), str(tmp_path / "strip.png"), "--head", str(head), *OWN]) == 2
     refused(capsys, "strip.png cannot be read (600000×1 pixels: too long and thin for the view); expected a picture")
 
 

@@ -239,7 +239,7 @@ def test_crafting_in_portions_crafts_each_poison_for_its_own_target(
 
 def test_every_class_has_its_turn() -> None:
     labels = np.repeat(np.arange(10), 8)
-    drawn = targets.draw(20, labels, targets.pairs(10, None, None), seed=0)
+    drawn = targets.draw(20, labels, range(80), targets.pairs(10, None, None), seed=0)
     assert np.bincount([labels[row] for row, _ in drawn]).tolist() == [2] * 10
     assert np.bincount([base for _, base in drawn]).tolist() == [2] * 10
     assert len(set(targets.pairs(10, None, None))) == 90
@@ -247,11 +247,11 @@ def test_every_class_has_its_turn() -> None:
 
 def test_more_targets_than_the_clean_classifier_gets_right_are_called_that() -> None:
     labels, sure = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.1, 0.9]])
-    assert targets.draw(2, labels, [(0, 1)], 0, sure) == [(1, 1), (0, 1)]
+    assert targets.draw(2, labels, range(4), [(0, 1)], 0, sure) == [(1, 1), (0, 1)]
     with pytest.raises(InputError, match="more than the 2 test pictures of the classes asked for that the clean class"):
-        targets.draw(3, labels, [(0, 1)], 0, sure)
+        targets.draw(3, labels, range(4), [(0, 1)], 0, sure)
     with pytest.raises(InputError, match="--targets 4 is more than the 3 test pictures of the classes asked for; give"):
-        targets.draw(4, labels, [(0, 1)], 0)
+        targets.draw(4, labels, range(4), [(0, 1)], 0)
 
 
 def test_named_targets_are_not_chosen_as_well(audit: Audit) -> None:

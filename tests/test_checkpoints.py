@@ -148,6 +148,14 @@ MISFITS = {
         lambda s: {**s, "conv.weight": torch.ones(4, 3, 5, 5)},
         ["conv.weight (4, 3, 5, 5) for (4, 3, 3, 3)"],
     ),
+    "whole numbers": (
+        lambda s: {**s, "conv.weight": s["conv.weight"].to(torch.int8)},
+        ["1 no real numbers (conv.weight torch.int8)"],
+    ),
+    "complex numbers": (
+        lambda s: {**s, "conv.weight": s["conv.weight"] + 0j},
+        ["1 no real numbers (conv.weight torch.complex64)"],
+    ),
     "another network": (
         lambda s: prefixed(s, "encoder."),
         ["6 missing (conv.weight, conv.bias, ...)", "9 unknown (encoder."],
@@ -167,6 +175,15 @@ def test_a_misfit_is_refused_by_name_and_changes_nothing(tmp_path, kind, suffix)
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
     assert same_bodies(body, small(2))
+
+
+def test_a_tensor_under_two_names_is_refused(tmp_path):
+    """Whoever looks at the one would not see which is loaded."""
+    twice = small(1).state_dict() | {"module.conv.weight": torch.zeros(4, 3, 3, 3)}
+    with pytest.raises(
+        InputError, match=r"hold conv\.weight twice, as conv\.weight and as module\.conv\.weight; save one"
+    ):
+        loaded(saved(tmp_path / "w.pth", twice), small(2))
 
 
 class Payload:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import toy
 from poisonfrogs import checks, journal
@@ -51,6 +52,32 @@ def test_a_weak_classifier_and_one_picture_of_a_few_are_no_collapse(
 ) -> None:
     rows = [GOOD | {"control_accuracy": accuracy, "accuracy": accuracy - 1 / len(labels)} for _ in range(20)]
     assert checks.of_rows(audit, rows, labels.astype(np.int64)) == []
+
+
+class Still(toy.Toy):
+    """A network whose gradient is 0 everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach()) + 0 * x.mean((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize("store", ["png", "jpeg:90"])
+def test_what_an_encoder_moves_has_not_moved(audit: Audit, store: str) -> None:
+    summary = run_audit(replace(audit, model=f"{__name__}:Still", store=store))
+    said = {check["name"]: check["message"] for check in summary["checks"]}
+    assert said["zero_gradients"].startswith("6 of 6 poisons did not move")
+
+
+@pytest.mark.parametrize(
+    ("head", "same"),
+    [
+        *((text, True) for text in ("logistic:100", "logistic:1e2", "logistic:100.0")),
+        *((text, False) for text in ("logistic:1", "paper", "certified:radius")),
+    ],
+)
+def test_the_surrogate_s_own_recipe_is_known_in_any_spelling(audit: Audit, head: str, same: bool) -> None:
+    fired = [check.name for check in checks.of_rows(replace(audit, head=head), [dict(GOOD)] * 20, LABELS)]
+    assert fired == ["surrogate_is_the_judge"] * same
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.9 / 255])

@@ -400,6 +400,42 @@ def test_a_picture_without_a_finite_gradient_fails_alone(attack, kind, at):
         assert torch.equal(made.pictures[i], sound.pictures[i])
 
 
+@pytest.mark.parametrize("offset", [0.0, 100.0], ids=["perfect collision", "no gradient"])
+@pytest.mark.parametrize("attack", [Collision(eps=None, passes=200, overshoot=0), Collision(passes=200, overshoot=0)])
+def test_where_nothing_moves_the_base_is_left_however_long(attack, offset):
+    weight = torch.randn(60, DIM, generator=torch.Generator().manual_seed(3))
+
+    def net(pictures: list[Tensor]) -> Tensor:
+        return torch.relu(torch.stack([x.flatten() for x in pictures]) @ weight - offset)
+
+    base = picture(9)
+    goal = Goal(feature=net([base / 255])[0] + offset, axis=torch.zeros(DIM))
+    made = collide(attack, [base], [goal], net=net, check=net)
+    assert (made.failures, made.passes) == ([None], [200])
+    assert torch.equal(made.pictures[0], base)
+
+
+def test_a_picture_that_fails_is_kept_as_it_last_was():
+    class Breaks(Backtracking):
+        def __call__(self, state, x, value, gradient, number, prox):
+            return x + (0.125 if number < 2 else math.nan), None
+
+    base = torch.full((3, 2, 2), 0.25)
+    pictures, spent, failures = descend(
+        lambda some: torch.stack([x.flatten() for x in some]),
+        [base],
+        objective=lambda features, active: features.square().sum(1),
+        budget=lambda values: Ball(1.0),
+        rule=Breaks(step=0.01),
+        passes=9,
+        finished=lambda pictures, features, active: [False],
+        every=10,
+    )
+    assert spent == [4]
+    assert "not a finite number at pass 4" in (failures[0] or "")
+    assert torch.equal(pictures[0], base + 0.25)
+
+
 # --- the caller's own
 
 

@@ -38,6 +38,23 @@ def test_encoding_alone_is_recognised(quality: int, subsampling: int, some: Imag
         assert kind(opened(content), content, some[i], True) == "re-encoded"
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_encoding_alone_is_recognised_as_a_phone_stores_it(orientation: int, some: Images) -> None:
+    """Blocks and subsampling are those of the picture before it is turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for i in range(5):
+        content = jpeg(some[i].resize((40, 24)), 85, subsampling=1, exif=exif)
+        upright = decode(png(some[i].resize((40, 24)), exif=exif)).image
+        assert kind(decode(content).image, content, upright) == "re-encoded"
+
+
+def test_a_grey_jpeg_is_recognised(some: Images) -> None:
+    content = jpeg(some[0].convert("L"), 80)
+    assert kind(decode(content).image, content, some[0]) == "re-encoded"
+    assert kind(decode(content).image, content, some[0].convert("L").convert("RGB")) == "re-encoded"
+
+
 @pytest.mark.parametrize("size", [(24, 24), (48, 48), (40, 20)])
 @pytest.mark.parametrize("how", list(Image.Resampling))
 def test_resizing_alone_is_recognised(size: tuple[int, int], how: Image.Resampling, some: Images) -> None:

@@ -344,6 +344,7 @@ def test_an_edit_adds_and_removes_without_touching_the_set(toy_folder: Path) -> 
     edited = Edited(train, Edit(added=(poison,), label=1, removed=(0, 23)))
     assert len(edited) == len(list(edited)) == 23
     assert edited[22] is edited[-1] is poison
+    assert [np.asarray(one).tobytes() for one in edited[20:]] == [np.asarray(edited[i]).tobytes() for i in (20, 21, 22)]
     np.testing.assert_array_equal(np.asarray(edited[0]), np.asarray(train[1]))
     assert edited.labels(train.labels).tolist() == [0] * 11 + [1] * 11 + [1]
     assert len(train) == 24
@@ -388,6 +389,12 @@ def test_a_table_among_pictures_puts_none_of_them_out_of_sight(toy_folder: Path)
     for read in (data.load, data.pictures):
         with pytest.raises(InputError, match=r"holds parquet files \(cache.parquet\) as well as pictures"):
             read(toy_folder)
+    pictures, train = toy_folder.parent / "table", toy_folder / "train"
+    (pictures / ".hidden").mkdir(parents=True)
+    (pictures / "train.parquet").write_bytes(b"whatever it is")
+    (pictures / ".hidden" / "a.png").write_bytes(next(train.rglob("*.png")).read_bytes())
+    with pytest.raises(InputError, match=r"as well as pictures \(.hidden/a.png\)"):
+        data.pictures(pictures)  # where hidden ones count
     (toy_folder / "cache.parquet").rename(toy_folder / ".cache.parquet")
     assert len(data.pictures(toy_folder)[0]) == len(data.load(toy_folder).train) + len(data.load(toy_folder).test)
 

@@ -87,7 +87,7 @@ def test_a_certificate_that_does_not_hold_is_an_alarm(
     [
         ("certified:magic", "expected certified:FAMILY, one of radius, neighbours, partitions, stable"),
         ("certified:neighbours:0", "k is out of range"),
-        ("certified:neighbours:many", "k is out of range"),
+        ("certified:neighbours:many", "'many' is no number; expected a number for k, such as certified:neighbours:1"),
         ("certified:radius:1.5", "threshold is out of range"),
         ("certified:partitions:0", "n_partitions is out of range"),
         ("certified:stable:nan", "alpha is out of range"),

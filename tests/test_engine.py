@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from poisonfrogs import checks, engine, journal
+from poisonfrogs import checks, engine, journal, pipeline
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.plan import Audit, Trial
@@ -69,6 +70,7 @@ def test_two_workers_of_which_one_is_killed_leave_the_same_bytes_as_one_process(
         assert "killed by signal 9" in said
     (timed,) = [row for row in journal.rows(mortal.out / "timings.jsonl") if "lost" in row]
     assert len(timed["lost"]) == 1
+    assert summary["hardware"] == pipeline.hardware(torch.device("cpu"))  # the workers', said once
 
 
 def test_a_group_that_costs_two_workers_has_failed_and_counts(mortal: Audit, fate: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from poisonfrogs import wilson
 from poisonfrogs.audit import run_audit
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import AuditCommand, parse
+from poisonfrogs.costs import Costs
 from poisonfrogs.data import bundled, load
 from poisonfrogs.grid import Grid, _ours, _plan, _pooled, load_grid, run_grid, summarised
 from poisonfrogs.plan import Audit, validate
@@ -241,6 +243,39 @@ def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
     assert before == after
 
 
+def test_going_on_counts_the_cells_that_are_left_and_keeps_what_all_were_to_take(
+    done: tuple[Grid, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three cells of three trials, by the estimate a minute each."""
+    monkeypatch.setattr(Costs, "trial", lambda self, audit: 60.0)
+    grid = Grid({**done[0].shared, "out": tmp_path / "run"}, {"seed": [0, 1, 2]})
+    shown: list[str] = []
+
+    def stop(cell: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(grid, after=stop)
+    begun = (grid.out / "plan.json").read_bytes()
+    assert json.loads(begun)["seconds_estimated"] == 540
+    run_grid(grid, progress=lambda stage, done, of: shown.append(stage))
+    for number in (1, 2):
+        assert any(stage.startswith(f"cell {number} of 3, about 6 min left") for stage in shown)
+    assert (grid.out / "plan.json").read_bytes() == begun
+
+
+def test_a_grid_names_all_that_its_cells_were_run_with(done: tuple[Grid, dict], tmp_path: Path) -> None:
+    grid, found = done
+    run = copied(grid.out, tmp_path / "run")
+    path = run / next(iter(grid.cells)) / "summary.json"
+    summary, torch_now = json.loads(path.read_text()), found["versions"]["torch"]
+    older = {"hardware": "another machine", "versions": found["versions"] | {"torch": "0.1"}}
+    path.write_text(json.dumps(summary | older))
+    again = summarised(Grid({**grid.shared, "out": run}, grid.axes))
+    assert again["hardware"] == f"another machine; {found['hardware']}"
+    assert again["versions"] == found["versions"] | {"torch": f"0.1; {torch_now}"}
+
+
 @pytest.mark.parametrize(
     ("text", "fragments"),
     [
@@ -250,7 +285,7 @@ def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
                                                        "eps: '8/x' is no number", "replace: 1 is no value for it"]),
         ("poisons = [1, -1]\nwatermark = [0.2, 2]", ["--poisons -1 is out of range", "--watermark 2.0 is out of range"]),
         ("poisons = [0, -1]\ntargets = 0", ["--poisons 0 is out of", "--poisons -1 is out of", "--targets 0 is out of"]),
-        ('head = ["paper", "nonsense", "certified:stable:abc"]', ["--head 'nonsense' is unknown", "out of range"]),
+        ('head = ["paper", "nonsense", "certified:stable:abc"]', ["--head 'nonsense' is unknown", "'abc' is no number; expected a number for alpha"]),
         ('auditor = ["toy:factory", "toy:nothing"]', ["toy:nothing"]),
         ('model = ["toy:none", "toy:nothing"]', ["toy:none cannot", "toy:nothing cannot"]),
         ('victim = "toy:nothing"', ["toy:nothing"]),
@@ -266,6 +301,7 @@ def test_a_stopped_grid_goes_on_and_a_larger_one_keeps_its_cells(
         ("targets = 999", ["--targets 999 is more than the 40 test pictures"]),
         ("workers = [1, 2]", ["workers says where, not what"]),
         ("poisons = ", ["is no TOML"]),
+        (f"seed = {'[' * 5000}", ["is no TOML", "recursion"]),
     ],
 )  # fmt: skip
 def test_a_wrong_plan_is_refused_with_all_that_is_wrong_and_nothing_written(
@@ -284,6 +320,7 @@ def test_a_wrong_plan_is_refused_with_all_that_is_wrong_and_nothing_written(
     ("arguments", "fragments"),
     [
         (["--plan", "nowhere.toml"], ["nowhere.toml cannot be read"]),
+        (["--plan", "pipe.toml"], ["pipe.toml is no regular file; expected a TOML file"]),
         (["--plan", "plan.toml", "--poisons", "3"], ["--poisons stands beside --plan", "poisons = ..."]),
         (["--plan", "plan.toml", "--seed=0"], ["--seed stands beside --plan"]),
         (["--plan", "plan.toml", "--out", "full"], ["full is not empty and holds no grid"]),
@@ -297,6 +334,7 @@ def test_a_command_that_cannot_be_is_refused(
 ) -> None:
     (here / "plan.toml").write_text('data = "toy"\n')
     (here / "nothing.toml").touch()
+    os.mkfifo(here / "pipe.toml")
     (here / "full").mkdir()
     (here / "full" / "mine.txt").touch()
     assert main(["audit", *arguments]) == 2

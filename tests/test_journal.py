@@ -65,7 +65,8 @@ def test_rows_leave_out_a_torn_last_line(cut, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tail", [b"\0" * 40, b"\0" * 40 + b"\n", b"\xff\xfe\n", b"{\n", b"[1]\n", b"3\n", b"\n", b"{}\n"]
+    "tail",
+    [b"\0" * 40, b"\0" * 40 + b"\n", b"\xff\xfe\n", b"{\n", b"[" * 9999 + b"\n", b"[1]\n", b"3\n", b"\n", b"{}\n"],
 )
 def test_what_a_crashed_disk_may_leave_is_cut_off(tail, tmp_path):
     """Blocks that were never written come back as zeros, or as anything."""
@@ -134,6 +135,22 @@ def test_json_files_are_there_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_bytes()) == {"new": 2}
     assert path.read_bytes() == b'{\n "new": 2\n}\n'
     assert os.listdir(tmp_path) == ["plan.json"]
+
+
+def test_a_link_at_the_partial_file_is_not_written_through(tmp_path):
+    (tmp_path / "victim.txt").write_text("precious")
+    (tmp_path / "report.html.partial").symlink_to("victim.txt")
+    journal.write_bytes(tmp_path / "report.html", b"page")
+    assert (tmp_path / "report.html").read_bytes() == b"page"
+    assert not (tmp_path / "report.html").is_symlink()
+    assert (tmp_path / "victim.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("read", [journal.rows, journal.read, lambda path: journal.recover(path, {})])
+def test_a_pipe_is_refused_and_not_waited_for(read, tmp_path):
+    os.mkfifo(tmp_path / "journal.jsonl")
+    with pytest.raises(InputError, match=r"journal.jsonl is no regular file; was the run folder changed\?"):
+        read(tmp_path / "journal.jsonl")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from planted import jpeg, mirror, perturbed, png, watermarked
 from poisonfrogs import data, findings, match, neighbours
 from poisonfrogs.cli import main
 from poisonfrogs.images import Images
-from poisonfrogs.pictures import Gone
+from poisonfrogs.pictures import MARK, Gone, encode
 from poisonfrogs.types import InputError
 from runs import on_disk, refused
 
@@ -265,6 +265,21 @@ def test_the_command_names_them_draws_them_and_ends_with_1(
     assert written["schema_version"] == 1
 
 
+def test_what_was_crafted_goes_on_saying_so(
+    poisoned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(poisoned)
+    crafted = np.asarray(Image.open("new/bad/7.png"))
+    Path("new/bad/7.png").write_bytes(encode(crafted))
+    assert main(["match", "new", "--against", "known", "--out", "run"]) == 1
+    found = json.loads(Path("run/findings.json").read_text())["findings"]
+    for one in found:
+        for name, file in (one["pictures"] or {}).items():
+            with Image.open(Path("run") / file) as drawn:
+                is_it = (one["id"], name) == ("bad/7.png", "picture")
+                assert drawn.info.get("poisonfrogs") == (MARK if is_it else None)
+
+
 def test_json_and_a_clean_folder_end_with_0(poisoned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["match", str(poisoned / "new/clean"), "--against", str(poisoned / "known"), "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -309,17 +324,17 @@ def test_a_run_that_was_stopped_is_gone_on_with(
     poisoned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(poisoned)
-    save, saved = Image.Image.save, []
+    write, written = Path.write_bytes, []
 
-    def stopped(image: Image.Image, path: Path) -> None:
-        if len(saved) == 4:
+    def stopped(path: Path, content: bytes) -> int:
+        if len(written) == 4:
             raise KeyboardInterrupt
-        saved.append(path)
-        save(image, path)
+        written.append(path)
+        return write(path, content)
 
     arguments = ["match", "new", "--against", "known", "--out", "run"]
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", stopped)
+        patch.setattr(Path, "write_bytes", stopped)
         with contextlib.suppress(KeyboardInterrupt):
             main(arguments)
     assert len(list(Path("run/pictures").iterdir())) == 4

@@ -18,6 +18,8 @@ import toy
 from nets import PICTURES, close, refused, stored
 from poisonfrogs import Audit, run_audit
 from poisonfrogs.models import load
+from poisonfrogs.types import InputError
+from runs import rows_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -245,6 +247,33 @@ OWN_MISTAKES = {
 @pytest.mark.parametrize("model", OWN_MISTAKES)
 def test_mistakes_in_a_users_network_are_said_in_one_line(model):
     refused(*OWN_MISTAKES[model], model=model)
+
+
+class Few(toy.Toy):
+    def forward(self, x):
+        if len(x) > 4:
+            raise ValueError("the batch is too large")
+        return super().forward(x)
+
+
+class Unlearning(toy.Toy):
+    def forward(self, x):
+        if x.requires_grad:
+            raise ValueError("no gradients here")
+        return super().forward(x)
+
+
+def test_what_a_users_network_raises_later_is_said_in_one_line():
+    net = load(f"{HERE}:Few")
+    with pytest.raises(InputError, match=rf"{HERE}:Few raised ValueError: the batch is too large \(.* for 16 pictures"):
+        net.features(PICTURES)
+
+
+def test_what_a_users_network_raises_in_crafting_is_a_failed_trial(tmp_path, data, cache):
+    audit = Audit(data=data, model=f"{HERE}:Unlearning", out=tmp_path / "run", cache=cache, targets=2, threads=1)
+    assert run_audit(audit)["n_failed_trials"] == 2
+    for row in rows_of(audit):
+        assert "raised ValueError: no gradients here" in row["failure"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from poisonfrogs.pictures import MARK, SUFFIXES, Unreadable, decode, encode, jpeg_quality, suffix
+from poisonfrogs.pictures import (
+    EVASION_MARK,
+    MARK,
+    SUFFIXES,
+    Unreadable,
+    decode,
+    encode,
+    encoded_like,
+    jpeg_quality,
+    mark_of,
+    suffix,
+)
 from poisonfrogs.types import InputError
 
 
@@ -192,6 +203,32 @@ def test_bombs_are_refused_in_threads_too_and_the_filters_are_as_before() -> Non
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(refused, contents)) == [True, False] * 40
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("orientation", ROTATED)
+def test_a_jpeg_like_another_lies_in_the_file_as_that_does(orientation: int) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(90, 120, (16, 32, 3), dtype=np.uint8))
+    content = saved(picture, "JPEG", quality=80, subsampling=1, exif=exif(orientation))
+    upright = decode(saved(picture, "PNG", exif=exif(orientation))).image
+    again = encoded_like(content, upright, MARK)
+    assert again
+    assert mark_of(again) == MARK
+    np.testing.assert_array_equal(np.asarray(decode(again).image), np.asarray(decode(content).image))
+
+
+def test_a_jpeg_like_a_grey_one_is_grey() -> None:
+    content = saved(Image.new("L", (8, 8), 90), "JPEG", quality=80)
+    again = encoded_like(content, Image.new("RGB", (8, 8), (90, 10, 200)))
+    assert again
+    pixels = np.asarray(decode(again).image)
+    assert np.array_equal(pixels[..., 0], pixels[..., 1])
+    assert np.array_equal(pixels[..., 0], pixels[..., 2])
+
+
+@pytest.mark.parametrize("store", ["png", "jpeg:80"])
+@pytest.mark.parametrize("mark", [MARK, EVASION_MARK, None])
+def test_the_mark_is_read_again(store: str, mark: str | None) -> None:
+    assert mark_of(encode(np.zeros((8, 8, 3), np.uint8), store, mark)) == mark
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (13, 7), (32, 32)])

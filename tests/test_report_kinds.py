@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def test_a_run_that_lacks_a_file_is_refused(
     (run / file).unlink()
     assert main(["report", str(run)]) == 2
     refused(capsys, says)
+
+
+def test_curves_that_no_run_writes_are_refused(
+    certified: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curves = copied(certified, tmp_path / "run") / "curves.json"
+    curves.write_text("[" * 100_000)
+    assert main(["report", str(curves.parent)]) == 2
+    refused(capsys, "curves.json cannot be read; was the run folder changed?")
+    curves.unlink()
+    os.mkfifo(curves)
+    assert main(["report", str(curves.parent)]) == 2
+    refused(capsys, "curves.json is no regular file; was the run folder changed?")
 
 
 @pytest.mark.parametrize(("kind", "file"), [("certified", "summary.json"), ("matched", "findings.json")])

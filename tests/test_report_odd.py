@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -227,9 +228,35 @@ def _broken_features(run: Path) -> None:
     (run / "features/clean.safetensors").write_bytes(b"nonsense")
 
 
+def _pipe(name: str) -> Callable[[Path], None]:
+    def broken(run: Path) -> None:
+        (run / name).unlink()
+        os.mkfifo(run / name)
+
+    return broken
+
+
+def _row(**changed: object) -> Callable[[Path], None]:
+    def broken(run: Path) -> None:
+        rows = journal.rows(run / "journal.jsonl")
+        (run / "journal.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [rows[0] | changed, *rows[1:]]))
+
+    return broken
+
+
+def _no_count(run: Path) -> None:
+    held = json.loads((run / "summary.json").read_bytes())
+    (run / "summary.json").write_text(json.dumps(held | {"n_failed_trials": {}}))
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
+        (_pipe("journal.jsonl"), "journal.jsonl is no regular file"),
+        (_pipe("summary.json"), "summary.json is no regular file"),
+        (_row(linf=[1e308]), "is not as a run of this version left it (OverflowError"),
+        (_row(trial_id=float("inf")), "is not as a run of this version left it (OverflowError"),
+        (_no_count, "is not as a run of this version left it (TypeError"),
         (_not_json, "is no JSON object"),
         (_other_kind, "is of kind 'sculpture'; this version reports audit"),
         (_no_plan, "holds no run (plan.json is not there)"),

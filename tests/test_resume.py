@@ -13,8 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from poisonfrogs import journal, trial
+from poisonfrogs import journal, pipeline, trial
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import run_audit
 from poisonfrogs.plan import Audit
@@ -112,10 +113,18 @@ def test_a_finished_run_computes_nothing_again(audit: Audit, monkeypatch: pytest
 def test_killed_while_the_plan_is_written_it_goes_on(audit: Audit) -> None:
     audit.out.mkdir()
     (audit.out / "plan.json.partial").write_bytes(b'{"schema_ver')
-    (audit.out / "poisons").mkdir()
     (audit.out / ".lock").touch()
     assert run_audit(audit)["n_trials"] == 6
     assert not (audit.out / "plan.json.partial").exists()
+
+
+def test_killed_right_after_the_plan_was_written_it_goes_on(audit: Audit, tmp_path: Path) -> None:
+    run_audit(audit)
+    begun = replace(audit, out=tmp_path / "begun")
+    begun.out.mkdir()
+    (begun.out / "plan.json").write_bytes((audit.out / "plan.json").read_bytes())
+    run_audit(begun)
+    assert kept(begun.out) == kept(audit.out)
 
 
 def test_torn_timings_are_cut_off_and_every_group_is_timed(audit: Audit) -> None:
@@ -132,6 +141,44 @@ def test_torn_timings_are_cut_off_and_every_group_is_timed(audit: Audit) -> None
     assert [row["group"] for row in again] == [0, 1, 2]
     seconds = sum(row["seconds"]["total"] for row in again)
     assert summary["seconds_per_trial"] == pytest.approx(seconds / 40, abs=6e-4)
+
+
+def test_a_group_whose_rows_a_kill_lost_is_timed_once(audit: Audit) -> None:
+    """Timings are written first: what they said of a group that is run again is no reason to doubt the run."""
+    mine = replace(audit, targets="all")
+    first = run_audit(mine)
+    timings, rows = journal.rows(mine.out / "timings.jsonl"), rows_of(mine)
+    torn = timings[1] | {"lost": ["killed by signal 9"], "versions": {"torch": "0.1"}}
+    (mine.out / "timings.jsonl").write_bytes(journal.encode(timings[0]) + journal.encode(torn))
+    (mine.out / "journal.jsonl").write_bytes(b"".join(journal.encode(row) for row in rows if row["group"] == 0))
+    assert run_audit(mine)["checks"] == first["checks"]
+    again = journal.rows(mine.out / "timings.jsonl")
+    assert [row["group"] for row in again] == [0, 1, 2]
+    assert again[0] == timings[0]
+
+
+def test_a_summary_names_the_machines_that_did_the_work(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one that only sums it up again."""
+    mine, now = replace(audit, targets="all"), pipeline.versions()
+    with monkeypatch.context() as there:
+        there.setattr(pipeline, "hardware", lambda device: "another machine")
+        there.setattr(pipeline, "versions", lambda: now | {"torch": "0.1"})
+        begun = run_audit(mine)
+    assert (begun["hardware"], begun["versions"]["torch"]) == ("another machine", "0.1")
+    assert run_audit(mine) == begun
+    rows = rows_of(mine)
+    (mine.out / "journal.jsonl").write_bytes(b"".join(journal.encode(row) for row in rows if row["group"] == 0))
+    gone_on = run_audit(mine)
+    here = pipeline.hardware(torch.device("cpu"))
+    assert (gone_on["hardware"], gone_on["versions"]) == (f"another machine; {here}", begun["versions"])
+
+
+def test_seconds_that_an_older_version_took_are_not_said_to_be_this_machine_s(audit: Audit) -> None:
+    run_audit(audit)
+    (timing,) = journal.rows(audit.out / "timings.jsonl")
+    del timing["hardware"]
+    (audit.out / "timings.jsonl").write_bytes(journal.encode(timing))
+    assert run_audit(audit)["hardware"] == "not recorded"
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"eps": 9 / 255}, {"targets": 5}, {"base_choice": "random"}])

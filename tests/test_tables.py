@@ -186,6 +186,29 @@ def broken_metadata(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({"huggingface": "{"}), path)
 
 
+def deep_metadata(path: Path) -> None:
+    table = pa.table({"img": rows(2, 0)[0], "label": [0, 1]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": "[" * 200_000}), path)
+
+
+def named(path: Path, names: object) -> None:
+    info = {"info": {"features": {"label": {"names": names}}}}
+    table = pa.table({"img": rows(2, 0)[0], "label": [0, 1]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path)
+
+
+def numbers_for_names(path: Path) -> None:
+    named(path, [1, 2])
+
+
+def letters_for_names(path: Path) -> None:
+    named(path, "ab")
+
+
+def a_name_twice(path: Path) -> None:
+    named(path, ["a", "a"])
+
+
 REFUSED_PARQUET = {
     other_columns: "has the columns pixels, label; expected img (or image) and label (or labels, fine_label)",
     fractions_for_labels: "has labels of double, 0 missing; expected class numbers from 0, or names of classes",
@@ -199,6 +222,10 @@ REFUSED_PARQUET = {
     no_parquet: "cannot be read as a parquet file of pictures",
     cut_off: "cannot be read as a parquet file of pictures",
     broken_metadata: "cannot be read as a parquet file of pictures",
+    deep_metadata: "cannot be read as a parquet file of pictures",
+    numbers_for_names: "its class names are [1, 2], not a list of words",
+    letters_for_names: "its class names are 'ab', not a list of words",
+    a_name_twice: "a class name stands twice among its 2",
 }
 
 
@@ -219,6 +246,24 @@ def test_words_for_labels_are_classes_in_the_order_of_the_alphabet(tmp_path: Pat
     assert read.classes == ("ape", "cat", "sky")
     assert read.train.labels.tolist() == [2, 0, 2, 1]
     assert read.test.labels.tolist() == [1, 2, 0]
+
+
+def test_all_rows_are_pictures_whatever_their_file_is_called(tmp_path: Path) -> None:
+    """Of no split and no class, or of one class alone: where no audit is asked for, all of them count."""
+    made = {name: rows(3, 10 * i)[0] for i, name in enumerate(("train-0", "validation-0", "test", "more/extra"))}
+    for name, contents in made.items():
+        write(tmp_path / f"{name}.parquet", contents, [0] * 3, names=None)
+    pq.write_table(pa.table({"image": rows(2, 90)[0]}), tmp_path / "unlabelled.parquet")
+    found, skipped = data.pictures(tmp_path)
+    assert not skipped
+    assert found.hashes == sha(
+        [*made["train-0"], *made["validation-0"], *made["more/extra"], *made["test"], *rows(2, 90)[0]]
+    )
+    assert found.ids[::3] == ("train/0", "test/0", "more/extra.parquet/0", "test.parquet/0", "unlabelled.parquet/0")
+    assert data.pictures(tmp_path / "unlabelled.parquet")[0].ids == ("all/0", "all/1")
+    pq.write_table(pa.table({"label": [1]}), tmp_path / "numbers.parquet")
+    with pytest.raises(InputError, match=r"has the columns label; expected img \(or image\)$"):
+        data.pictures(tmp_path)
 
 
 def test_words_in_one_part_and_numbers_in_the_other(tmp_path: Path) -> None:
@@ -323,6 +368,18 @@ def test_arrays_that_cannot_be_used(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as refused:
         data.load(tmp_path / "x.npz")
     assert message in str(refused.value)
+
+
+def test_arrays_of_one_split_and_no_labels_are_pictures(tmp_path: Path) -> None:
+    held = arrays()
+    np.savez(tmp_path / "x.npz", x_test=held["x_test"])
+    found, _ = data.pictures(tmp_path / "x.npz")
+    assert found.ids == ("test/0", "test/1")
+    np.savez(tmp_path / "x.npz", **held)
+    assert len(data.pictures(tmp_path / "x.npz")[0]) == len(held["x_train"]) + len(held["x_test"])
+    np.savez(tmp_path / "x.npz", y_test=held["y_test"])
+    with pytest.raises(InputError, match=r"lacks x_train, x_test \(it holds y_test\); expected x_train, x_test"):
+        data.pictures(tmp_path / "x.npz")
 
 
 def test_words_for_labels_of_arrays(tmp_path: Path) -> None:

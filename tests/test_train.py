@@ -222,6 +222,24 @@ def test_a_large_set_is_sampled():
     assert len(found.labels) == 16
 
 
+@pytest.mark.parametrize("rare", [1, 3])
+def test_a_sample_has_a_row_of_every_class_and_is_else_what_it_was(rare):
+    x, _ = blobs()
+    labels, added = torch.zeros(len(x), dtype=torch.int64), 0
+    labels[:rare], labels[rare : rare + 90] = 2, 1
+    for seed in range(20):
+        plain = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:16]
+        found = Surrogate.fit(x, labels, 3, seed=seed, sample=16)
+        expected = x[plain]
+        if not (labels[plain] == 2).any():
+            added += 1
+            assert found.labels[-1] == 2  # in the place of the last
+            expected = torch.cat([expected[:-1], found.features[-1:]])
+        assert torch.equal(found.features, expected)
+        assert found.labels.unique().tolist() == [0, 1, 2]
+    assert added > 0
+
+
 def test_poisons_at_their_bases_do_not_stop():
     aimed = targets(4)
     x, y = blobs()

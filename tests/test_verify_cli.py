@@ -384,8 +384,16 @@ def test_what_is_no_manifest_is_not_replaced(one: Signed, capsys: pytest.Capture
             refused(capsys, said, "choose another --out")
             assert path.read_bytes() == content
         path.write_bytes(own)
-    for path in (one.manifest, one.signature):  # a kill leaves such
-        path.with_name(path.name + ".new").write_bytes(cut)
+    for path, begun in ((one.manifest, cut), (one.signature, one.signature.read_bytes()[:99])):
+        new = path.with_name(path.name + ".new")
+        for content in (b"my own notes", begun + b"my own notes" if path == one.manifest else begun[5:]):
+            new.write_bytes(content)
+            assert main(["sign", str(one.data), "--key", str(one.key)]) == 2
+            refused(
+                capsys, f"{new.name} is there already, and is no ", " on its way; choose another --out, or remove it"
+            )
+            assert new.read_bytes() == content
+        new.write_bytes(begun)  # a kill leaves such
     assert main(["sign", str(one.data), "--key", str(one.key)]) == 0
     assert verify(one) == 0
 
@@ -396,6 +404,9 @@ def test_a_pipe_in_the_manifest_s_place_is_refused_and_not_waited_for(
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert main(["sign", str(one.data), "--key", str(one.key), "--out", str(tmp_path / "pipe.jsonl")]) == 2
     refused(capsys, "pipe.jsonl is there already, and is no manifest")
+    os.mkfifo(tmp_path / "mine.jsonl.new")
+    assert main(["sign", str(one.data), "--key", str(one.key), "--out", str(tmp_path / "mine.jsonl")]) == 2
+    refused(capsys, "mine.jsonl.new is there already, and is no manifest on its way")
 
 
 @pytest.mark.parametrize(

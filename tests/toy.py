@@ -86,9 +86,8 @@ def picture(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (32
     return Image.fromarray(np.clip(noise + colour, 0, 255).astype(np.uint8))
 
 
-def write_folder(root: Path, *, train: int = 12, test: int = 4) -> Path:
-    """ROOT/train|val/blue|red/NN.png, every picture another one."""
-    seed = 0
+def write_folder(root: Path, *, train: int = 12, test: int = 4, seed: int = 0) -> Path:
+    """ROOT/train|val/blue|red/NN.png, every picture another one, numbered from `seed` on."""
     for split, count in (("train", train), ("val", test)):
         for name, colour in CLASSES.items():
             (root / split / name).mkdir(parents=True)

@@ -34,14 +34,23 @@ class Answer(TypedDict):
 def ask(head: Path, pictures: Sequence[Path], options: Pipeline) -> list[Answer]:
     """Answers of a saved head. Its card names the network and the view; `options` say where to compute, and --weights.
 
-    Raises InputError for a file that is no head, for another extractor than the head's, and for unreadable pictures.
+    A network that is code, or a download, is loaded only if `options.model` names it as well: whoever made the file
+    must not choose what runs here. Raises InputError for a file that is no head, for another extractor than the head's,
+    and for unreadable pictures.
     """
     validate_pipeline(options)
     loaded = load_head(head)
     model = loaded.card.get("model")
     if not isinstance(model, dict) or {"name", "weights", "transform", "view", "size"} - model.keys():
         raise InputError(f"{head} does not say which extractor it was fitted on; expected what certify --save wrote")
-    options = replace(options, model=model["name"], view=model["view"], size=model["size"])
+    name = model["name"]
+    if options.model not in (name, Pipeline.model):
+        raise InputError(f"{head} was fitted on {name}, and --model is {options.model}; leave it away, or give that")
+    if options.model != name and ":" in str(name):
+        raise InputError(
+            f"{head} was fitted on {name}, which is code, or a download; give --model {name} if you trust it"
+        )
+    options = replace(options, model=name, view=model["view"], size=model["size"])
     net = pipeline.network(options)
     _check_same(head, model, pipeline.extractor(options, net), net.source)
     images = files([str(path) for path in pictures], [0] * len(pictures))

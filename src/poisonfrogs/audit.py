@@ -82,12 +82,12 @@ def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None
         recorded.agree(audit.out, begun, prepared.plan)
         audit.out.mkdir(parents=True, exist_ok=True)
         with journal.one_writer(audit.out):
-            for name in exhibits.FOLDERS:
-                (audit.out / name).mkdir(exist_ok=True)
             begun = recorded.of_folder(audit.out)  # another run may have been first
             recorded.agree(audit.out, begun, prepared.plan)
             if begun is None:
                 journal.write_json(audit.out / "plan.json", prepared.plan)
+            for name in plan.FOLDERS:  # after the plan: where there is none, nothing called so is of a run
+                (audit.out / name).mkdir(exist_ok=True)
             exhibits.clean(audit.out, prepared.setting.scene, prepared.trials, audit.seed, prepared.head)
             _run_groups(prepared, audit.out, progress)
             found = summarise(audit, prepared)
@@ -217,7 +217,7 @@ def _auditor(audit: Audit, net: models.Net, dataset: data.DataSet, progress: Pro
 def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     members = targets.groups(prepared.trials)
     whole = journal.recover(out / "journal.jsonl", {group: len(trials) for group, trials in members.items()})
-    journal.recover(out / "timings.jsonl", dict.fromkeys(members, 1))
+    _keep_timings(out / "timings.jsonl", whole)
     jobs = [engine.Job(trials=trials) for group, trials in members.items() if group not in whole]
     done = sum(len(members[group]) for group in whole)
     stage = f"crafting and judging{_time_ahead(prepared, [trial for job in jobs for trial in job.trials])}"
@@ -239,13 +239,18 @@ def _run_groups(prepared: Prepared, out: Path, progress: Progress) -> None:
     journal.put_in_order(out / "journal.jsonl")
 
 
+def _keep_timings(path: Path, whole: set[int]) -> None:
+    """A line for each group that the journal holds whole: a kill between the two files leaves one of another."""
+    kept = {row["group"]: row for row in journal.rows(path) if row["group"] in whole}
+    journal.write_bytes(path, b"".join(map(journal.encode, kept.values())))
+
+
 def _groups(prepared: Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.Done, None, None]:
     """Run groups here, or where the plan says; only this process writes to the run folder."""
     audit, threads = prepared.setting.audit, int(prepared.plan["threads"])
     if not jobs or (audit.workers == 1 and audit.engine == "processes"):
         for job in jobs:
-            rows, timing = trial.run(prepared.setting, job.trials)
-            yield engine.Done(rows=rows, timing=timing)
+            yield _done(prepared.setting, job)
         return
     build = partial(_worker, replace(audit, workers=1), threads, {key: prepared.plan[key] for key in _SEEN})
     kind, _, address = audit.engine.partition(":")
@@ -253,6 +258,12 @@ def _groups(prepared: Prepared, jobs: Sequence[engine.Job]) -> Generator[engine.
         yield from engine.run(cluster.RayPool(build, audit.workers, threads, address or None), jobs, audit.workers)
     else:
         yield from engine.run(engine.Processes(build), jobs, audit.workers)
+
+
+def _done(setting: trial.Setting, job: engine.Job) -> engine.Done:
+    """A group, run here: its seconds carry the hardware, since others may go on with the run elsewhere."""
+    rows, timing = trial.run(setting, job.trials, job.failure)
+    return engine.Done(rows=rows, timing=timing | {"hardware": pipeline.hardware(setting.scene.net.device)})
 
 
 _SEEN = ("data", "model", "auditor")  # of the plan: what every worker has to find
@@ -272,12 +283,12 @@ def _worker(audit: Audit, threads: int, seen: dict[str, Any]) -> engine.Work:
     def work(job: engine.Job) -> engine.Done:
         with pipeline.threads(threads), tempfile.TemporaryDirectory(prefix="poisonfrogs-") as name:
             folder = Path(name)
-            for part in exhibits.FOLDERS:
+            for part in plan.FOLDERS:
                 (folder / part).mkdir()
-            rows, timing = trial.run(replace(prepared.setting, folder=folder), job.trials, job.failure)
+            done = _done(replace(prepared.setting, folder=folder), job)
             left = [path for path in sorted(folder.rglob("*")) if path.is_file()]
             files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in left}
-        return engine.Done(rows=rows, timing=timing, files=files)
+        return replace(done, files=files)
 
     return work
 
@@ -293,7 +304,7 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
     rows = journal.rows(audit.out / "journal.jsonl")
     net, classes = prepared.setting.scene.net, prepared.dataset.classes
     timings = journal.rows(audit.out / "timings.jsonl")
-    seconds = {row["group"]: row["seconds"]["total"] for row in timings}
+    seconds = sum(row["seconds"]["total"] for row in timings)
     fired = checks.of_rows(audit, rows, prepared.dataset.test.labels)
     fired += checks.of_data(prepared.dataset, prepared.trials)
     fired += checks.of_auditor(net, prepared.setting.auditor.net if prepared.setting.auditor else None)
@@ -308,10 +319,11 @@ def summarise(audit: Audit, prepared: Prepared) -> Summary:
         "certified_success_rate": defended["success_rate"] if defended else None,
         "certified": defended,
         "clean_network": prepared.clean.said if prepared.clean else None,
-        "seconds_per_trial": round(sum(seconds.values()) / len(rows), 3),
+        "seconds_per_trial": round(seconds / len(rows), 3),
         "checks": checks.as_json(fired),
         "model": {"name": net.name, "weights": net.weights, "source": net.source},
         "seed": audit.seed,
-        "versions": prepared.plan["versions"],
-        "hardware": pipeline.hardware(net.device),
+        "versions": begun,
+        # of whoever ran the groups, not of whoever sums them up; older versions did not write it down
+        "hardware": summary.each_once(row.get("hardware", "not recorded") for row in timings),
     }

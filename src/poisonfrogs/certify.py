@@ -170,6 +170,7 @@ def _parts(certify: Certify, progress: Progress) -> tuple[Net, data.DataSet, dic
     sets = {"train": dataset.train, "test": dataset.test}
     if certify.trusted not in (None, "val"):
         sets["trusted"] = _of_classes(data.load(str(certify.trusted)), dataset.classes)
+        _refuse_shared(sets)
     net = pipeline.network(certify)
     found = pipeline.featurised(certify, net, sets, progress)
     dataset = dataset.without(found["train"].unreadable, found["test"].unreadable)
@@ -187,6 +188,18 @@ def _of_classes(trusted: data.DataSet, classes: tuple[str, ...]) -> Images:
     images = data.joined(trusted.train, trusted.test)
     numbers = np.array([classes.index(name) for name in trusted.classes])
     return replace(images, labels=numbers[images.labels])
+
+
+def _refuse_shared(sets: Mapping[str, Images]) -> None:
+    """Raises InputError for trusted pictures that the choice would be reported on, or that anybody may have added."""
+    trusted = set(sets["trusted"].hashes)
+    for name, said in (("train", "training"), ("test", "test")):
+        shared = len(trusted & set(sets[name].hashes))
+        if shared:
+            raise InputError(
+                f"{shared} of the {len(trusted):,} pictures of --trusted are {said} pictures of DATA as well; "
+                "expected pictures that have no other part: leave them out, or give --trusted val"
+            )
 
 
 def _measure(classifier: CertifiedClassifier, parts: Mapping[str, Part]) -> Measured:

@@ -81,9 +81,18 @@ def read(path: str | Path) -> State:
 
 
 def named_for(body: nn.Module, state: State) -> State:
-    """The state with prefixes such as `module.` taken off, where the body does not know a name with its prefix."""
+    """The state with prefixes such as `module.` taken off, where the body does not know a name with its prefix.
+
+    Raises InputError where that leaves two tensors for one name: who reads the file may look at the other.
+    """
     known = body.state_dict().keys()
-    return {_bare(name, known): value for name, value in state.items()}
+    given: dict[str, str] = {}
+    for name in state:
+        bare = _bare(name, known)
+        if bare in given:
+            raise InputError(f"the weights hold {bare} twice, as {given[bare]} and as {name}; save one of them")
+        given[bare] = name
+    return {bare: state[name] for bare, name in given.items()}
 
 
 def load_into(body: nn.Module, state: State, classifier: tuple[str, ...], where: str) -> None:
@@ -101,9 +110,19 @@ def load_into(body: nn.Module, state: State, classifier: tuple[str, ...], where:
         for key in expected
         if key in state and state[key].shape != expected[key].shape and not key.startswith(of_classifier)
     ]
+    other = [
+        f"{key} {value.dtype}"
+        for key, value in state.items()
+        if key in expected and expected[key].is_floating_point() and not value.is_floating_point()
+    ]
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
-        for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
+        for what, keys in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", wrong),
+            ("no real numbers", other),
+        )
         if keys
     ]
     if problems:

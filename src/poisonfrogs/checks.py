@@ -11,7 +11,7 @@ import numpy as np
 from poisonfrogs.data import DataSet
 from poisonfrogs.models import Net
 from poisonfrogs.plan import Audit, Trial
-from poisonfrogs.train import Surrogate
+from poisonfrogs.train import LogisticHead, Surrogate, recipe
 
 Rows = Sequence[dict[str, Any]]
 
@@ -32,13 +32,19 @@ def of_rows(audit: Audit, rows: Rows, test_labels: np.ndarray) -> list[Check]:
     limit = float("inf") if audit.eps is None else audit.eps
     room = limit * 255 + 1e-6 >= 1  # below one level of 8 bits no stored picture can move
     poisons = [linf for row in rows for linf in row["linf"]]
-    crafted = [linf for row in rows if not row["failed"] and row["passes"] for linf in row["linf"]]
+    crafted = [
+        linf
+        for row in rows
+        if not row["failed"] and row["passes"]
+        for linf in row.get("crafted_linf") or row["linf"]  # rows of older versions know the stored picture alone
+    ]
     still = room and crafted.count(0)
     beyond = sum(linf > limit + 1e-6 for linf in poisons)
     accuracy = sum(row["control_accuracy"] for row in rows) / max(n, 1)
     worst = max((row["control_accuracy"] - row["accuracy"] for row in rows if not row["failed"]), default=0.0)
     guessing = np.bincount(test_labels).max() / len(test_labels)  # by whoever always says the commonest class
     lost = worst * len(test_labels)  # pictures
+    own_guess = audit.head.startswith("logistic:") and recipe(audit.head) == LogisticHead(c=Surrogate.c)
     broken = [row for row in rows if row["certified"] and row["certified"]["broken"]]
     found = {
         "broken_certificate": broken
@@ -50,7 +56,7 @@ def of_rows(audit: Audit, rows: Rows, test_labels: np.ndarray) -> list[Check]:
         "failed_trials": failed and f"{len(failed)} of {n} trials failed ({failed[0]['failure'] if failed else ''})",
         "no_room": 0 < limit * 255 < 1 - 1e-6
         and f"--eps {limit:.4g} is less than one of 255 levels: no stored picture can move within it",
-        "surrogate_is_the_judge": audit.head == f"logistic:{Surrogate.c:g}"
+        "surrogate_is_the_judge": own_guess
         and "the attacker's guess at the head is this very recipe: other heads tell more of one that it has not seen",
         "zero_gradients": still
         and f"{still} of {len(crafted)} poisons did not move: no gradient reaches them through this model or view",

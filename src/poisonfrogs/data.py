@@ -60,16 +60,21 @@ def bundled() -> Path:
 def pictures(path: str | Path) -> tuple[Images, dict[str, str]]:
     """All pictures that lie at a path, of both splits where there are two, and why some are left out.
 
-    A folder of pictures needs no classes. Raises InputError for a missing path, an unknown layout, and no pictures.
+    No classes are needed. Raises InputError for a missing path, an unknown layout, and no pictures.
     """
-    root = Path(path)
-    if str(path) != BUNDLED and root.is_dir() and not _shards(root):
+    root, kind = _located(path)
+    skipped: dict[str, str] = {}
+    if kind == ".npz":
+        images = tables.read_any_arrays(root)
+    elif kind == ".parquet":
+        images, skipped = tables.read_any_parquet(root.parent, [root])
+    elif shards := _shards(root, hidden=True):
+        images, skipped = tables.read_any_parquet(root, shards)
+    else:
         images, skipped = folders.read_any(root)
-        if not len(images):
-            raise InputError(f"{root} holds no pictures; expected files named like pictures (.jpg, .png, ...)")
-        return images, skipped
-    found = load(path)
-    return joined(found.train, found.test), found.skipped
+    if not len(images):
+        raise InputError(f"{root} holds no pictures; expected files named like pictures (.jpg, .png, ...), or rows")
+    return images, skipped
 
 
 def load(path: str | Path) -> DataSet:
@@ -79,27 +84,38 @@ def load(path: str | Path) -> DataSet:
 
     Raises InputError for a missing path, an unknown layout, fewer than two classes, or an empty class.
     """
-    root = bundled() if str(path) == BUNDLED else Path(path)
-    if not root.exists():
-        raise InputError(f"{root} does not exist; {LAYOUTS}")
-    if root.is_file() and root.suffix == ".npz":
+    root, kind = _located(path)
+    if kind == ".npz":
         return _checked(DataSet(root, *tables.read_arrays(root)))
-    if root.is_file() and root.suffix == ".parquet":
+    if kind == ".parquet":
         return _checked(DataSet(root, *tables.read_parquet(root.parent, [root])))
-    if not root.is_dir():
-        raise InputError(f"{root} is a file of no known kind; {LAYOUTS}")
     shards = _shards(root)
     return _checked(DataSet(root, *(tables.read_parquet(root, shards) if shards else folders.read(root))))
 
 
-def _shards(root: Path) -> list[Path]:
-    """Parquet files below a folder; hidden ones are no data. Raises InputError where pictures lie there as well."""
+def _located(path: str | Path) -> tuple[Path, str]:
+    """Where that is, and what it is: the suffix of a file, or nothing of a folder. Raises InputError."""
+    root = bundled() if str(path) == BUNDLED else Path(path)
+    if not root.exists():
+        raise InputError(f"{root} does not exist; {LAYOUTS}")
+    if root.is_dir():
+        return root, ""
+    if not root.is_file() or root.suffix not in (".npz", ".parquet"):
+        raise InputError(f"{root} is a file of no known kind; {LAYOUTS}")
+    return root, root.suffix
+
+
+def _shards(root: Path, *, hidden: bool = False) -> list[Path]:
+    """Parquet files below a folder; hidden ones are no data. Raises InputError where pictures lie there as well.
+
+    `hidden`: whether hidden pictures count.
+    """
     found = sorted(
         file
         for file in root.rglob("*.parquet")
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
     )
-    picture = next(folders.walk(root), None) if found else None
+    picture = next(folders.walk(root, hidden=hidden), None) if found else None
     if picture:  # one file more must not put all the others out of sight
         raise InputError(
             f"{root} holds parquet files ({found[0].relative_to(root)}) as well as pictures "

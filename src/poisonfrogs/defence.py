@@ -116,7 +116,8 @@ def prototype(head: str) -> Callable[[int, int], CertifiedClassifier]:
     try:
         given = {option: (int if number is Integral else float)(value)} if value else {}
     except ValueError:
-        given = {option: most + 1}
+        said = f"expected a number for {option}, such as certified:{name}:{least:g}"
+        raise InputError(f"--head {head!r}: {value!r} is no number; {said}") from None
     if given and not least <= given[option] <= most:
         raise InputError(f"--head {head!r}: {option} is out of range; expected from {least:g} to {most:g}")
 

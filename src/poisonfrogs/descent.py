@@ -102,7 +102,8 @@ class SignedMomentum:
 class Backtracking:
     """x ← prox_λ(x − λ·g) with λ grown after a step that lowered the objective, and halved after one that did not.
 
-    A step that raised the objective is undone; no pass is spent on the search.
+    A step that raised the objective is undone; no pass is spent on the search. A level one is kept, and so is λ: where
+    nothing moves, at a perfect collision or without a gradient, it would grow without end.
     """
 
     step: float  # the first step moves the average pixel by so much
@@ -110,21 +111,21 @@ class Backtracking:
     def __call__(
         self, state: Any, x: Tensor, value: Tensor, gradient: Tensor, number: int, prox: Prox
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """See Rule; the state is the last step that lowered the objective: x, its value, its gradient and λ."""
+        """See Rule; the state is the last step that was kept: x, its value, its gradient and λ."""
         if state is None:
             steps = self.step / gradient.abs().flatten(1).mean(1).clamp(min=1e-30)
             state = x, value, gradient, steps
         else:
             before, lowest, slope, steps = state
-            lower = value <= lowest
+            kept = value <= lowest
             state = (
-                torch.where(spread(lower), x, before),
-                torch.where(lower, value, lowest),
-                torch.where(spread(lower), gradient, slope),
-                steps * torch.where(lower, 1.5, 0.5),
+                torch.where(spread(kept), x, before),
+                torch.where(kept, value, lowest),
+                torch.where(spread(kept), gradient, slope),
+                steps * torch.where(value < lowest, 1.5, torch.where(kept, 1.0, 0.5)),
             )
-        kept, _, slope, steps = state
-        return prox(kept - spread(steps) * slope, steps), state
+        best, _, slope, steps = state
+        return prox(best - spread(steps) * slope, steps), state
 
     def chosen(self, state: Any, x: Tensor) -> Tensor:
         return x if state is None else state[0]
@@ -165,8 +166,8 @@ def descend(
     """Lower `objective(features, indices)` plus the budget's cost for each picture, from its base (in [0, 1]).
 
     `budget`: of a picture with so many values. Every `every` passes, pictures that are
-    `finished(pictures, features, indices)` leave the batch. Returns the pictures in [0, 1], the passes spent on each,
-    and why it failed, or None.
+    `finished(pictures, features, indices)` leave the batch. Returns the pictures in [0, 1] (of one that fails the last
+    that is finite), the passes spent on each, and why it failed, or None.
     """
     pictures = list(bases)
     spent = [0] * len(pictures)
@@ -190,7 +191,8 @@ def descend(
             finite = (value.isfinite() & gradient.flatten(1).isfinite().all(1)).tolist()
             for i, picture, fine in zip(stack.indices, stack.x, finite, strict=True):
                 spent[i] += 1
-                pictures[i] = picture
+                if fine or picture.isfinite().all():
+                    pictures[i] = picture
                 if not fine:
                     failures[i] = f"the objective or its gradient is not a finite number at pass {number + 1}"
             stays = [row for row, i in enumerate(stack.indices) if finite[row] and i not in done]

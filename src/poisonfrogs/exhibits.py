@@ -20,7 +20,6 @@ from poisonfrogs.pictures import EVASION_MARK, decode, encode
 from poisonfrogs.plan import EVADED, SAMPLE, Trial, seed_of
 from poisonfrogs.stats import rounded
 
-FOLDERS = ("poisons", "pictures", "features")  # of a run
 EVASIONS = (Evasion(norm="linf", eps=8 / 255), Evasion(norm="l2", eps=2 / 255))
 
 

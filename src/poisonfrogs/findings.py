@@ -15,6 +15,7 @@ from PIL import Image
 from poisonfrogs import compare, data, journal, plan
 from poisonfrogs.images import Images, joined
 from poisonfrogs.match import SUSPICIOUS, Finding, Matches, explained, match
+from poisonfrogs.pictures import encode, mark_of
 from poisonfrogs.progress import Progress
 from poisonfrogs.types import InputError
 
@@ -119,13 +120,20 @@ def _draw(out: Path, found: Matches, rows: list[dict[str, Any]], images: Images,
     suspicious = [i for i, finding in enumerate(found.findings) if finding.kind in SUSPICIOUS]
     for i in suspicious[:DRAWN]:
         finding = found.findings[i]
-        drawn = {"picture": images[finding.row], "known": numbered[finding.known]}
+        drawn = {"picture": _stored(images, finding.row), "known": _stored(numbered, finding.known)}
         if finding.other is not None:
-            drawn["other"] = numbered[finding.other]
-        drawn["difference"], rows[i]["magnified"] = magnified(explained(finding, images, numbered).difference)
+            drawn["other"] = _stored(numbered, finding.other)
+        difference, rows[i]["magnified"] = magnified(explained(finding, images, numbered).difference)
+        drawn["difference"] = encode(np.asarray(difference), mark=None)
         rows[i]["pictures"] = {name: f"pictures/{finding.row:06d}-{name}.png" for name in drawn}
-        for name, picture in drawn.items():
-            picture.save(out / rows[i]["pictures"][name])
+        for name, content in drawn.items():
+            (out / rows[i]["pictures"][name]).write_bytes(content)
+
+
+def _stored(images: Images, row: int) -> bytes:
+    """A picture as PNG; what was crafted goes on saying so."""
+    content = images.source.read(int(images.rows[row]))
+    return encode(np.asarray(images[row]), mark=mark_of(content) if isinstance(content, bytes) else None)
 
 
 def magnified(difference: np.ndarray) -> tuple[Image.Image, float]:

@@ -21,7 +21,7 @@ from poisonfrogs.data import DataSet
 from poisonfrogs.plan import WHERE, Audit
 from poisonfrogs.plan_file import options_of
 from poisonfrogs.progress import Progress
-from poisonfrogs.summary import counted, interval
+from poisonfrogs.summary import counted, each_once, interval
 from poisonfrogs.text import written
 from poisonfrogs.types import InputError
 
@@ -77,12 +77,13 @@ def run_grid(
     out = grid.out
     _ours(out)
     dataset, wanted = _possible(grid)
-    ahead = _seconds_ahead(grid, dataset, wanted, progress)
+    left = {name: wanted[name] for name, (_, audit) in grid.cells.items() if not _finished(audit)}
+    ahead = _seconds_ahead(grid, dataset, left, progress)
     out.mkdir(parents=True, exist_ok=True)
     with journal.one_writer(out):
-        journal.write_json(out / "plan.json", _plan(grid, wanted, ahead))
+        _begin(out / "plan.json", _plan(grid, wanted, ahead))
         known: dict[str, _Cell] = {}
-        ahead_of = _Clock(sum(wanted.values()), ahead)
+        ahead_of = _Clock(sum(left.values()), ahead)
         for place, (name, (_, audit)) in enumerate(grid.cells.items(), 1):
             title = f"cell {place} of {len(grid.cells)}{ahead_of.said()}"
             had = len(journal.rows(audit.out / "journal.jsonl"))
@@ -91,11 +92,22 @@ def run_grid(
                 run_audit(audit, progress=partial(_told, progress, title))
             except InputError as error:
                 raise InputError(f"cell {name}: {error.args[0]}", *error.args[1:]) from error
-            ahead_of.passed(wanted[name], wanted[name] - had, time.perf_counter() - started)
+            ahead_of.passed(left.get(name, 0), wanted[name] - had, time.perf_counter() - started)
             after(audit.out)
             found = summarised(grid, known)
             journal.write_json(out / "grid.json", found)
     return found
+
+
+def _finished(audit: Audit) -> bool:
+    return (audit.out / "summary.json").is_file()
+
+
+def _begin(path: Path, found: Mapping[str, Any]) -> None:
+    """Write plan.json, unless these cells were begun before: it says what all of them were to take."""
+    held = json.loads(path.read_bytes()) if path.exists() else {}
+    if held.get("cells") != found["cells"]:
+        journal.write_json(path, found)
 
 
 def _told(progress: Progress, title: str, stage: str, done: int, of: int) -> None:
@@ -106,16 +118,16 @@ def _told(progress: Progress, title: str, stage: str, done: int, of: int) -> Non
 class _Clock:
     """How long the rest will take: by the estimate, until trials have been timed."""
 
-    left: int  # trials
+    left: int  # trials of the cells that are not finished
     estimate: float | None  # seconds for all of them
     fresh: int = 0  # trials that were run now, and not before
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.guess = None if self.estimate is None else self.estimate / self.left
+        self.guess = None if self.estimate is None else self.estimate / max(self.left, 1)
 
     def passed(self, trials: int, fresh: int, seconds: float) -> None:
-        """A cell is done."""
+        """A cell is done: how many of the trials that were left it had, and how many it ran."""
         self.left, self.fresh, self.seconds = (
             self.left - trials,
             self.fresh + fresh,
@@ -147,16 +159,17 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
     held: dict[str, list[Any]] = {}
     cleans: dict[str, list[Any]] = {}
     cells = []
-    versions, hardware, classes = {}, None, list[str]()
+    summaries: list[dict[str, Any]] = []
+    classes = list[str]()
     for name, (given, audit) in grid.cells.items():
         values = {axis: _listed(value) for axis, value in given.items()}
-        if name not in known and (audit.out / "summary.json").is_file():
+        if name not in known and _finished(audit):
             known[name] = _read(audit.out)
         if name not in known:
             cells.append({"folder": name, "finished": False, **values})
             continue
         found, classes = known[name].summary, known[name].classes
-        versions, hardware = found["versions"], found["hardware"]
+        summaries.append(found)
         fired = [check["name"] for check in found["checks"]]
         figures = {key: found[key] for key in (*KEPT, "certified_success_rate", "clean_network")}
         cells.append({"folder": name, "finished": True, **values, **figures, "checks": fired})
@@ -174,14 +187,20 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
         "axes": {axis: [_listed(value) for value in values] for axis, values in grid.axes.items()},
         "points": summed,
         "cells": cells,
-        "versions": versions,
-        "hardware": hardware,
+        "versions": _versions([found["versions"] for found in summaries]),
+        "hardware": each_once(found["hardware"] for found in summaries),
     }
 
 
 def _read(cell: Path) -> _Cell:
     summary, held = (json.loads((cell / name).read_bytes()) for name in ("summary.json", "plan.json"))
     return _Cell(summary, held["data"]["classes"], journal.rows(cell / "journal.jsonl"))
+
+
+def _versions(each: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Of all cells, by package."""
+    packages = dict.fromkeys(package for one in each for package in one)
+    return {package: each_once(one[package] for one in each if package in one) for package in packages}
 
 
 def _listed(value: Any) -> Any:
@@ -260,14 +279,15 @@ _COSTS = (
 )
 
 
-def _seconds_ahead(grid: Grid, dataset: DataSet, wanted: Mapping[str, int], progress: Progress) -> float | None:
-    """What all cells will cost at most, from a pass through each network and a few batches; None where that fails."""
+def _seconds_ahead(grid: Grid, dataset: DataSet, left: Mapping[str, int], progress: Progress) -> float | None:
+    """What the cells with trials left will cost at most, from a pass through each network and a few batches; None where
+    that fails.
+    """
     told: dict[str, Costs | None] = {}
     seeds: set[tuple[str, int]] = set()
     total = 0.0
-    for name, (_, audit) in grid.cells.items():
-        if (audit.out / "summary.json").is_file():
-            continue
+    for name, trials in left.items():
+        _, audit = grid.cells[name]
         network = str([getattr(audit, key) for key in _COSTS])
         if network not in told:
             progress("a pass through each network, for the time ahead", len(told), len(grid.cells))
@@ -275,10 +295,10 @@ def _seconds_ahead(grid: Grid, dataset: DataSet, wanted: Mapping[str, int], prog
         each = told[network]
         if each is None:
             return None
-        total += each.trial(audit) * wanted[name] / audit.workers
+        total += each.trial(audit) * trials / audit.workers
         if (network, audit.seed) not in seeds:  # later cells find the clean network and the controls in the cache
             seeds.add((network, audit.seed))
-            total += each.clean + each.victim * -(-wanted[name] // (audit.trials_per_seed or wanted[name]))
+            total += each.clean + each.victim * -(-trials // (audit.trials_per_seed or trials))
     return total
 
 

@@ -86,6 +86,8 @@ class Edited(Sequence[Image.Image]):
         return len(self.kept) + len(self.edit.added)
 
     def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         i %= len(self)

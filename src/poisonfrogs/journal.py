@@ -25,6 +25,12 @@ def encode(row: Row) -> bytes:
     return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
 
 
+def read(path: Path) -> bytes:
+    """All of a file of a run. Raises InputError for what is no regular file."""
+    with _opened(path) as file:
+        return file.read()
+
+
 def rows(path: Path) -> list[Row]:
     """The whole lines of a journal; a torn last line (no newline, or not JSON) is left out."""
     if not path.exists():
@@ -76,8 +82,8 @@ def write_json(path: Path, value: Any) -> None:
 def kind_of(folder: Path) -> str | None:
     """The kind of run that a folder's plan.json names; None where it is none."""
     try:
-        return str(json.loads((folder / "plan.json").read_bytes())["kind"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return str(json.loads(read(folder / "plan.json"))["kind"])
+    except (InputError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -95,12 +101,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with _about(path):
-            with partial.open("wb") as file:
+            with created(partial) as file:
                 _to_the_disk(file, content)
             partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def created(path: Path) -> BinaryIO:
+    """An empty file in place of whatever was called so; what a link there points to is not touched."""
+    path.unlink(missing_ok=True)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
 
 
 @contextmanager
@@ -123,6 +135,12 @@ def _about(path: Path) -> Iterator[None]:
         raise
 
 
+def _opened(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no regular file; was the run folder changed?")
+    return path.open("rb")
+
+
 def _to_the_disk(file: BinaryIO, content: bytes) -> None:
     file.write(content)
     file.flush()
@@ -131,13 +149,13 @@ def _to_the_disk(file: BinaryIO, content: bytes) -> None:
 
 def _whole_lines(path: Path) -> Iterator[tuple[Row, int]]:
     end = 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for line in file:
             if not line.endswith(b"\n"):
                 return
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
             if not isinstance(row, dict):
                 return

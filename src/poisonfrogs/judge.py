@@ -123,7 +123,12 @@ class VictimJudge:
             images = Edited(scene.train, edit)
             labels = images.labels(scene.train.labels)
             predict = self._asked(partial(self.victim, images, labels, seed=seed))
-            said = self._probabilities(self._asked(partial(_called, predict, scene.targets)), scene)
+            if not callable(predict):
+                raise InputError(
+                    f"{self.name} returned a {type(predict).__name__}; expected a function of pictures, such as its "
+                    "predict_proba"
+                )
+            said = self._probabilities(self._asked(partial(predict, scene.targets)), scene)
             right = said[: len(scene.test)].argmax(1) == scene.test.labels
             verdicts.append(Verdict(said[target], accuracy(right, target), None))
         return verdicts
@@ -158,10 +163,6 @@ class VictimJudge:
                 "rows do not add up to 1; expected probabilities, as a softmax makes them of logits"
             )
         return np.asarray(said)
-
-
-def _called(predict: Any, images: Sequence[Image]) -> Any:
-    return predict(images)  # here, so that what is no function says so like any other fault of the user's code
 
 
 def accuracy(right: np.ndarray, target: int) -> float:

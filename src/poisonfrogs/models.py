@@ -55,13 +55,13 @@ class Net:
             batch = torch.stack(list(pixels[start : start + BATCH]))
             padded = torch.cat([batch, batch.new_zeros(BATCH - len(batch), *batch.shape[1:])])
             padded = padded.to(self.device, memory_format=torch.channels_last)
-            features[start : start + len(batch)] = self.body(padded)[: len(batch)]
+            features[start : start + len(batch)] = _answers(self.name, self.body, padded, InputError)[: len(batch)]
         return features
 
     def extractor(self, precision: str, before: Callable[[Tensor], Tensor] = lambda picture: picture) -> Extractor:
         """The differentiable path for crafting, through the view's twin; `precision` is bf16 or fp32.
 
-        `before`: what happens to a picture (3, h, w) before the view.
+        `before`: what happens to a picture (3, h, w) before the view. It raises RuntimeError where the network fails.
         """
 
         half = precision == "bf16"
@@ -71,7 +71,7 @@ class Net:
             seen = self._seen([before(picture) for picture in pictures]).contiguous(memory_format=torch.channels_last)
             fast = FastGradients() if half and self.device.type == "cpu" else nullcontext()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half), fast:
-                features: Tensor = body(seen)
+                features = _answers(self.name, body, seen, RuntimeError)
             return features.float()
 
         return extract
@@ -151,6 +151,25 @@ def _noise() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8))
 
 
+def _answers(name: str, body: nn.Module, pictures: Tensor, kind: type[Exception]) -> Tensor:
+    """What a network says of pictures (n, 3, H, W). Raises an error of a `kind` for what the user's own code raises.
+
+    What torch raises, and a lack of memory, stay what they are: a worker is lost over them, not the run.
+    """
+    try:
+        features: Tensor = body(pictures)
+    except (RuntimeError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(_raised(name, error, pictures)) from error
+    return features
+
+
+def _raised(name: str, error: Exception, pictures: Tensor) -> str:
+    shown = f"{len(pictures)} pictures of {tuple(pictures.shape[2:])}"
+    return f"{name} raised {fault(error)} for {shown}; mend it, or try another --size"
+
+
 def _probed(name: str, body: nn.Module, transform: Transform, device: torch.device) -> Tensor:
     """Features of a picture of noise, twice: (2, d). Raises InputError for a network that has none."""
     probe = torch.stack([transform(_noise())] * 2)
@@ -160,12 +179,11 @@ def _probed(name: str, body: nn.Module, transform: Transform, device: torch.devi
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{name} does not accept pictures of {tuple(probe.shape[2:])} ({reason}); try another --size"
+            f"{name} does not accept pictures of {tuple(probe.shape[2:])} in 3 channels ({reason}); "
+            "try another --size, or a network of colour pictures"
         ) from None
     except Exception as error:  # whatever the user's code raises
-        raise InputError(
-            f"{name} raised {fault(error)} for 2 pictures of {tuple(probe.shape[2:])}; mend it, or try another --size"
-        ) from error
+        raise InputError(_raised(name, error, probe)) from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(probe):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(f"{name} returned {found} for 2 pictures; expected features of shape (2, d)")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from filelock import FileLock, Timeout
 
 from poisonfrogs import signing
+from poisonfrogs.journal import created
 from poisonfrogs.signing import Signed
 from poisonfrogs.types import InputError
 
@@ -48,6 +49,14 @@ def start_of(file: Path) -> bytes:
         return content.read(_LONGEST)
 
 
+def left(file: Path, start: bytes) -> bool:
+    """Whether a file on its way may be what a kill left: as much as was written of one that begins with `start`.
+
+    A link may stand there, too: it is replaced, and what it points to is not touched.
+    """
+    return file.is_symlink() or (file.is_file() and start.startswith(start_of(file)[: len(start)]))
+
+
 class Hashing:
     """A file whose digest is known once all of it has been read or written through this."""
 
@@ -76,7 +85,7 @@ def writing(path: Path) -> Iterator[Hashing]:
     try:
         with lock:
             _settle(path)
-            with _created(_pending(path)) as file:
+            with created(_pending(path)) as file:
                 written = Hashing(file)
                 try:
                     yield written
@@ -93,7 +102,7 @@ def commit(path: Path, written: Hashing, envelope: bytes) -> None:
     os.fsync(written.file.fileno())
     signature = signature_of(path)
     partial = _pending(signature)
-    with _created(partial) as file:
+    with created(partial) as file:
         file.write(envelope)
         file.flush()
         os.fsync(file.fileno())
@@ -165,12 +174,6 @@ def _settle(path: Path) -> None:
     with pending.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() == signing.claimed(_read(signature)):
             pending.replace(path)
-
-
-def _created(path: Path) -> BinaryIO:
-    """An empty file in place of whatever was called so; what a link there points to is not touched."""
-    path.unlink(missing_ok=True)
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
 
 
 def _pending(path: Path) -> Path:

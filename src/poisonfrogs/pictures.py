@@ -21,6 +21,16 @@ SUFFIXES = (
 MARK = "poisonfrogs: a crafted clean-label poison, made to measure a training pipeline. Do not train on it."
 EVASION_MARK = "poisonfrogs: a crafted evasion example, made to show what a poison is not. Do not train on it."
 _ORIENTATION = 0x0112
+# how an upright picture lies in a file of that orientation (EXIF 2.32, 4.6.4)
+_LAID = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 class Unreadable(Exception):  # noqa: N818  (an outcome, not a fault)
@@ -108,7 +118,7 @@ def _to_rgb(image: Image.Image, deep: bool) -> Decoded:
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         said.append("animated: first frame taken")
         image.seek(0)
-    if image.getexif().get(_ORIENTATION) in range(2, 9):
+    if image.getexif().get(_ORIENTATION) in _LAID:
         said.append("rotated as its EXIF says")
         image = ImageOps.exif_transpose(image)
     if deep:
@@ -137,19 +147,41 @@ def encode(pixels: np.ndarray, store: str = "png", mark: str | None = MARK) -> b
 
 
 def encoded_like(content: bytes | None, image: Image.Image, mark: str | None = None) -> bytes | None:
-    """The picture as JPEG, with the tables and the subsampling of the file `content`; None where that is no JPEG."""
+    """The picture as JPEG, with the tables, the subsampling and the orientation of the file `content`.
+
+    None where that is no JPEG in colour or grey.
+    """
     if not content or not content.startswith(b"\xff\xd8"):
         return None
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
-        if file.format != "JPEG" or not isinstance(file, JpegImagePlugin.JpegImageFile) or file.mode != "RGB":
+        if file.format != "JPEG" or not isinstance(file, JpegImagePlugin.JpegImageFile):
+            return None
+        if file.mode not in ("RGB", "L"):
             return None
         tables, sampling = file.quantization, JpegImagePlugin.get_sampling(file)
+        turn, image = file.getexif().get(_ORIENTATION, 1), image.convert(file.mode)
+    exif = Image.Exif()
+    if turn in _LAID:  # blocks and subsampling are those of the picture as it lies in the file
+        exif[_ORIENTATION] = turn
+        image = image.transpose(_LAID[turn])
     out = io.BytesIO()
     try:
-        image.save(out, "JPEG", qtables=tables, subsampling=max(sampling, 0), comment=(mark or "").encode("ascii"))
+        image.save(
+            out,
+            "JPEG",
+            qtables=tables,
+            subsampling=max(sampling, 0),
+            comment=(mark or "").encode("ascii"),
+            exif=exif if exif else b"",
+        )
     except (ValueError, TypeError, OSError):  # tables that can be read and not written, such as those of 16 bits
         return None
     return out.getvalue()
+
+
+def mark_of(content: bytes) -> str | None:
+    """What a picture that was crafted here says of itself, whatever it was stored as; None for any other."""
+    return next((mark for mark in (MARK, EVASION_MARK) if mark.encode("ascii") in content), None)
 
 
 def jpeg_quality(store: str) -> int:

@@ -58,6 +58,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "end-to-end": _END_TO_END,
     "scratch": {**_END_TO_END, "epochs": 22, "learning_rate": 3e-3},
 }
+FOLDERS = ("poisons", "pictures", "features")  # of a run, which writes into them
 # options that say where and how, not what
 WHERE = ("data", "out", "cache", "threads", "workers", "engine", "save", "manifest", "require_signed")
 
@@ -227,7 +228,10 @@ def validate(audit: Audit) -> None:
     if empty:  # a shell's variable that is not set would mean another audit
         raise InputError(f"--{empty} is empty; give a value, or leave it out")
     validate_pipeline(audit)
-    refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache})
+    written = [audit.out / name for name in FOLDERS]
+    refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache}, written)
+    if audit.cache and tree.within(audit.cache, audit.out):
+        raise InputError(f"--cache {audit.cache} would lie inside --out {audit.out}, which is for the run alone")
     _validate_context(audit)
     if audit.store != "png":
         jpeg_quality(audit.store)
@@ -306,12 +310,15 @@ def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
         raise InputError(*wrong)
 
 
-def refuse_inside(data: Path, places: Mapping[str, Path | None]) -> None:
-    """Raises InputError for a place, by its flag, that lies among the data."""
+def refuse_inside(data: Path, places: Mapping[str, Path | None], written: Sequence[Path] = ()) -> None:
+    """Raises InputError for a place, by its flag, that lies among the data, and for data in a `written` folder."""
     read = [data, *_linked(data)]
     for flag, place in places.items():
         if place and any(tree.within(place, folder) for folder in read):
             raise InputError(f"{flag} {place} would lie inside {data}, which is only read; choose another place")
+    for folder in written:
+        if any(tree.within(one, folder) for one in read):
+            raise InputError(f"the run would write into {folder}, where DATA ({data}) lies; choose another --out")
 
 
 def _linked(data: Path) -> list[Path]:

@@ -19,11 +19,13 @@ PAIR = "class_pair"  # [target class, base class]: the two options that go toget
 
 def read(path: Path) -> dict[str, list[Any]]:
     """Key -> its values, one or several, in the file's order. Raises InputError with all that is wrong."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"--plan {path} is no regular file; expected a TOML file")
     try:
         held = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--plan {path} cannot be read ({error}); expected a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"--plan {path} is no TOML ({error})") from None
     _no_unknown(path, held)
     hints = {**get_type_hints(Audit), PAIR: tuple[str, str]}

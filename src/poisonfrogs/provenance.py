@@ -197,10 +197,12 @@ def _check_place(data: Path, path: Path, used: Sequence[Path]) -> None:
         for file in used:
             if place.exists() and file.exists() and place.samefile(file):
                 raise InputError(f"{place} would be written over {file}, which is needed; choose another --out")
-    if path.exists() and not pair.start_of(path).startswith(manifest.HEADER):
-        raise InputError(f"{path} is there already, and is no manifest; choose another --out, or remove it")
-    signature = pair.signature_of(path)
-    if signature.exists() and signing.claimed(pair.start_of(signature)) is None:
-        raise InputError(
-            f"{signature} is there already, and is no manifest's signature; choose another --out, or remove it"
-        )
+    _, pending, signature, pending_signature = pair.places(path)
+    for place, ours, what in (
+        (path, pair.start_of(path).startswith(manifest.HEADER), "manifest"),
+        (pending, pair.left(pending, manifest.HEADER), "manifest on its way"),
+        (signature, signing.claimed(pair.start_of(signature)) is not None, "manifest's signature"),
+        (pending_signature, pair.left(pending_signature, signing.START), "signature on its way"),
+    ):
+        if place.exists() and not ours:
+            raise InputError(f"{place} is there already, and is no {what}; choose another --out, or remove it")

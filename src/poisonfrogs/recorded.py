@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from poisonfrogs import data, exhibits, journal, pipeline, plan
+from poisonfrogs import data, journal, pipeline, plan
 from poisonfrogs.data import DataSet
 from poisonfrogs.judge import HeadJudge
 from poisonfrogs.models import Net
@@ -68,13 +68,12 @@ def of_folder(out: Path) -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; expected a folder, or a name not yet taken")
     if not path.exists():
-        ours = (".lock", "plan.json.partial", *exhibits.FOLDERS)
-        if out.exists() and any(child.name not in ours for child in out.iterdir()):
+        if out.exists() and any(child.name not in (".lock", "plan.json.partial") for child in out.iterdir()):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
         return None
     try:
-        recorded = json.loads(path.read_bytes())
-    except ValueError:
+        recorded = json.loads(journal.read(path))
+    except (ValueError, RecursionError):
         recorded = None
     if not isinstance(recorded, dict) or recorded.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path} was not written by this version of poisonfrogs; choose another --out")

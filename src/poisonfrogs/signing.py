@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:poisonfrogs:manifest:v1"  # a name, not an address
+START = b'{\n "payload": "'  # of every envelope
 _LONGEST = 1 << 20  # bytes of a signature file or a key: hostile ones could be of any size
 _KINDS = ("ed25519", "ecdsa")
 _EXPECTED = "expected an Ed25519 or ECDSA key (P-256, P-384, P-521), PEM or OpenSSH, as poisonfrogs keygen makes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -63,6 +63,15 @@ def interval(verdicts: Sequence[bool], targets: Sequence[Hashable]) -> list[floa
     repeats = Counter(targets).values()
     independent = sum(repeats) ** 2 / sum(times**2 for times in repeats)
     return rounded(wilson_of_rate(fmean(verdicts), independent))
+
+
+def each_once(said: Iterable[str]) -> str:
+    """What was said of several, such as their hardware, in a line.
+
+    >>> each_once(["a CPU", "a GPU", "a CPU; another"])
+    'a CPU; a GPU; another'
+    """
+    return "; ".join(dict.fromkeys(one for line in said for one in line.split("; ")))
 
 
 def _opinion(rows: Sequence[Row], classes: Sequence[str]) -> Opinion | None:

@@ -9,12 +9,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from poisonfrogs.images import TEST_NAMES, Images, Splits, split
+from poisonfrogs.images import TEST_NAMES, Images, Splits, joined, split
 from poisonfrogs.pictures import Unreadable
 from poisonfrogs.types import InputError
 
@@ -82,6 +83,24 @@ def read_parquet(root: Path, files: Sequence[Path]) -> Splits:
     return Splits(classes, train, test, skipped, own_test="test" in images)
 
 
+def read_any_parquet(root: Path, files: Sequence[Path]) -> tuple[Images, dict[str, str]]:
+    """Every row of every file, whatever split it is of, and why some are left out; all labels are 0.
+
+    Rows have the ids that an audit gives them, and those that it would not read FILE/row.
+    Raises InputError for a file without a column of pictures.
+    """
+    shards = _shards(root, files)
+    told = {file for members in shards.values() for file in members}
+    shards |= {file.relative_to(root).as_posix(): [file] for file in files if file not in told}
+    skipped: dict[str, str] = {}
+    parts = []
+    for name, members in shards.items():
+        table = _open(members, labelled=False)
+        with _readable(root):
+            parts.append(_rows(name, table.source, table.labels, skipped))
+    return reduce(joined, parts), skipped
+
+
 def _shards(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     """The files of each split, by their own or their folders' names; all of them, where these tell no splits."""
     named: dict[str, list[Path]] = {}
@@ -93,7 +112,7 @@ def _shards(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     return {"train": named["train"], "test": test} if test and "train" in named else {"all": list(files)}
 
 
-def _open(files: Sequence[Path]) -> _Table:
+def _open(files: Sequence[Path], *, labelled: bool = True) -> _Table:
     import pyarrow.parquet as pq
 
     opened, labels, names = [], [], []
@@ -101,13 +120,19 @@ def _open(files: Sequence[Path]) -> _Table:
         with _readable(path):
             file = pq.ParquetFile(path)
             columns = file.schema_arrow.names
-            column, label = (next((name for name in known if name in columns), None) for known in (PICTURES, LABELS))
-            if column is None or label is None:
-                expected = " and ".join(f"{known[0]} (or {', '.join(known[1:])})" for known in (PICTURES, LABELS))
+            wanted = (PICTURES, LABELS) if labelled else (PICTURES,)
+            found = [next((name for name in known if name in columns), None) for known in wanted]
+            if None in found:
+                expected = " and ".join(f"{known[0]} (or {', '.join(known[1:])})" for known in wanted)
                 raise InputError(f"{path} has the columns {', '.join(columns)}; expected {expected}")
             opened.append(file)
-            labels.append(_labels(path, file.read(columns=[label]).column(0)))
-            names.append(_names(file.schema_arrow, label))
+            column, label = found[0], found[-1]
+            if labelled:
+                labels.append(_labels(path, file.read(columns=[label]).column(0)))
+                names.append(_names(file.schema_arrow, str(label)))
+            else:
+                labels.append(np.zeros(file.metadata.num_rows, dtype=np.int64))
+                names.append(None)
     return _Table(_Parquet(opened, str(column)), _joined(files[0].parent, labels), names[0])
 
 
@@ -127,7 +152,13 @@ def _labels(path: Path, column: Any) -> np.ndarray:
 def _names(schema: Any, label: str) -> tuple[str, ...] | None:
     described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     names = described.get("info", {}).get("features", {}).get(label, {}).get("names")
-    return tuple(names) if names else None
+    if not names:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise TypeError(f"its class names are {names!r:.60}, not a list of words")
+    if len(set(names)) < len(names):
+        raise ValueError(f"a class name stands twice among its {len(names)}")
+    return tuple(names)
 
 
 def _classes(root: Path, tables: Sequence[_Table]) -> tuple[tuple[str, ...], list[np.ndarray]]:
@@ -156,7 +187,7 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as a parquet file of pictures ({error}); expected the hub's layout: "
             "pictures as bytes, and their classes"
@@ -176,7 +207,7 @@ class _Arrays:
 
 def read_arrays(path: Path) -> Splits:
     """The pictures of an .npz. Raises InputError for other arrays, and for any that hold code."""
-    x_train, y_train, x_test, y_test = _loaded(path)
+    x_train, y_train, x_test, y_test = _loaded(path, _ARRAYS).values()
     for name, part in (("y_train", y_train), ("y_test", y_test)):
         if part.dtype.kind not in "iuU":
             raise InputError(f"{path}: {name} holds {part.dtype}; {_EXPECTED}")
@@ -185,16 +216,25 @@ def read_arrays(path: Path) -> Splits:
     return Splits(classes, train, _array_images(path, "test", x_test, test_labels), {}, own_test=True)
 
 
-def _loaded(path: Path) -> list[np.ndarray]:
+def read_any_arrays(path: Path) -> Images:
+    """The pictures of an .npz, of whatever split; all labels are 0. Raises InputError as `read_arrays` does."""
+    held = _loaded(path, [name for name in _ARRAYS if name.startswith("x_")], some=True)
+    parts = [_array_images(path, name[2:], pixels, np.zeros(len(pixels), np.int64)) for name, pixels in held.items()]
+    return reduce(joined, parts)
+
+
+def _loaded(path: Path, names: Sequence[str], *, some: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of those names; with `some`, those of them that are there."""
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [name for name in _ARRAYS if name not in file]
-            if missing:
+            there = [name for name in names if name in file]
+            if not there or (len(there) < len(names) and not some):
+                missing = [name for name in names if name not in there]
                 raise InputError(
                     f"{path} lacks {', '.join(missing)} (it holds {', '.join(file.files) or 'nothing'}); "
-                    f"expected {', '.join(_ARRAYS)}"
+                    f"expected {', '.join(names)}"
                 )
-            return [file[name] for name in _ARRAYS]
+            return {name: file[name] for name in there}
     except InputError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds on what is no .npz, or would need code to be run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -50,20 +50,28 @@ def pairs(classes: int, target: int | None, base: int | None) -> list[tuple[int,
 def draw(
     wanted: int | Literal["all"],
     labels: np.ndarray,
+    contents: Sequence[Hashable],
     turns: Sequence[tuple[int, int]],
     seed: int,
     confidence: np.ndarray | None = None,
 ) -> list[tuple[int, int]]:
-    """(row of the test pictures, base class): the pairs take turns, no picture is drawn twice.
+    """(row of the test pictures, base class): the pairs take turns, nothing is drawn twice, no copy either.
+
+    `labels` (n,), -1 for pictures that are trained on; `contents`: equal for copies of one picture.
 
     With `confidence`, a clean classifier's probabilities (n, classes) for the test pictures: not at random, but those
     that it gets right, the least confident first. Raises InputError when more targets are wanted than there are.
     """
     generator = np.random.default_rng(seed_of(seed, "targets"))
     waiting = {t: list(generator.permutation(np.flatnonzero(labels == t))) for t in sorted({t for t, _ in turns})}
+    if not any(waiting.values()):
+        raise InputError(
+            "every test picture of the classes asked for is also a training picture, and so no target; "
+            "remove them from one side, or give a --target that is not trained on"
+        )
     if confidence is not None:
         waiting = {t: _surest_first(rows, confidence, t) for t, rows in waiting.items()}
-    available = sum(map(len, waiting.values()))
+    available = len({contents[row] for rows in waiting.values() for row in rows})
     count = available if wanted == "all" else wanted
     if not available:
         raise InputError(
@@ -73,15 +81,19 @@ def draw(
         right = "" if confidence is None else " that the clean classifier gets right"
         raise InputError(
             f"--targets {count} is more than the {available} test pictures of the classes asked for{right}; "
-            "give fewer, or all"
+            "give fewer, or all (copies of a picture are one target)"
         )
-    drawn: list[tuple[int, int]] = []
+    drawn: dict[Hashable, Drawn] = {}  # by content
     for target_class, base_class in itertools.cycle(turns):
         if len(drawn) == count:
-            return drawn
-        if waiting[target_class]:
-            drawn.append((int(waiting[target_class].pop()), base_class))
-    return drawn
+            break
+        rows = waiting[target_class]
+        while rows and contents[rows[-1]] in drawn:
+            rows.pop()
+        if rows:
+            row = int(rows.pop())
+            drawn[contents[row]] = row, base_class
+    return list(drawn.values())
 
 
 def _surest_first(rows: Sequence[int], confidence: np.ndarray, label: int) -> list[int]:
@@ -123,9 +135,14 @@ def drawn(
     """
     trained_on = dict(zip(dataset.train.hashes, dataset.train.ids, strict=True))
     if not audit.target:
-        unseen = [content not in trained_on for content in dataset.test.hashes]
-        return draw(audit.targets, np.where(unseen, dataset.test.labels, -1), pairs, audit.seed, confidence)
-    rows = list(dict.fromkeys(_row(name, dataset, targets) for name in audit.target))  # named twice is one target
+        contents = dataset.test.hashes
+        unseen = [content not in trained_on for content in contents]
+        return draw(audit.targets, np.where(unseen, dataset.test.labels, -1), contents, pairs, audit.seed, confidence)
+    named: dict[str, int] = {}  # by content: named twice is one target, whichever way it was written
+    for name in audit.target:
+        row = _row(name, dataset, targets)
+        named.setdefault(targets.hashes[row], row)
+    rows = list(named.values())
     found = [(row, base) for row in rows for target, base in pairs if target == targets.labels[row]]
     for row in rows:
         if targets.hashes[row] in trained_on:

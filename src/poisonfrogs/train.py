@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -179,9 +180,12 @@ class Surrogate:
 
     @classmethod
     def fit(cls, features: Tensor, labels: Tensor, classes: int, *, seed: int, sample: int = 4096) -> Surrogate:
-        """Train the clean head that the others start from, on at most `sample` rows."""
+        """Train the clean head that the others start from, on at most `sample` rows, of every class one at least."""
         if len(features) > sample:
-            chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:sample]
+            order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+            rank = np.arange(len(order))
+            rank[np.unique(labels[order].numpy(), return_index=True)[1]] = -1  # the first of each class
+            chosen = order[np.sort(rank.argsort(kind="stable")[:sample])]
             features, labels = features[chosen], labels[chosen]
         none = torch.empty(1, 0, dtype=torch.int64)
         clean, _ = solve(Rows(features, labels, features[None, :0], none, none), classes, c=cls.c, tolerance=1e-4)

@@ -55,6 +55,7 @@ class _Poison:
     file: str  # relative to the run folder
     stored: Image.Image  # decoded from the file
     as_jpeg: Image.Image | None  # the same as the JPEG that its base is, where it is one
+    crafted: np.ndarray  # uint8 (h, w, 3): as it was before it was stored
     start: np.ndarray  # uint8 (h, w, 3): the base, with the watermark if there is one
     base: Image.Image
     passes: int
@@ -218,16 +219,17 @@ def _store(
 def _stored(
     setting: Setting, trial: Trial, number: int, picture: Tensor, passes: int, failure: str | None, start: Tensor
 ) -> _Poison:
-    store = setting.audit.store
+    store, pixels = setting.audit.store, _pixels(picture)
     file = f"poisons/{trial.trial_id:06d}-{number}{suffix(store)}"
-    write_bytes(setting.folder / file, encode(_pixels(picture), store))
-    again = _as_its_base(setting, trial.bases[number], _pixels(picture))
+    write_bytes(setting.folder / file, encode(pixels, store))
+    again = _as_its_base(setting, trial.bases[number], pixels)
     if again:
         write_bytes((setting.folder / file).with_suffix(".jpg"), again)
     return _Poison(
         file=file,
         stored=decode((setting.folder / file).read_bytes()).image,
         as_jpeg=decode((setting.folder / file).with_suffix(".jpg").read_bytes()).image if again else None,
+        crafted=pixels,
         start=_pixels(start),
         base=setting.scene.train[trial.bases[number]],
         passes=passes,
@@ -264,9 +266,11 @@ def _changes(poisons: Sequence[_Poison]) -> Row:
     stored = [np.asarray(poison.stored) for poison in poisons]
     bases = [np.asarray(poison.base) for poison in poisons]
     moved = [(a.astype(np.float64) - poison.start) / 255 for a, poison in zip(stored, poisons, strict=True)]
+    crafted = [(poison.crafted.astype(np.float64) - poison.start) / 255 for poison in poisons]
     from_base = [(a.astype(np.float64) - b) / 255 for a, b in zip(stored, bases, strict=True)]
     return {
         "linf": rounded(np.abs(change).max() for change in moved),
+        "crafted_linf": rounded(np.abs(change).max() for change in crafted),
         "l2": rounded(np.sqrt(np.square(change).sum()) for change in moved),
         "linf_from_base": rounded(np.abs(change).max() for change in from_base),
         "as_jpeg_linf": _as_jpeg_linf(poisons),

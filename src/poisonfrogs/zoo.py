@@ -114,7 +114,8 @@ def _torchvision(name: str, file: str | None, size: int | None, untrained: bool)
     try:
         body = torchvision.models.get_model(name, weights=None if file or untrained else weights, **options)
     except Exception as error:  # the library's download raises many kinds
-        raise _unfetched(name, file, error) from None
+        told = f"torchvision/{name}" if timm.is_model(name) else name  # timm's of that name has another view
+        raise _unfetched(told, file, error) from None
     classifier = _changed_by_num_classes(name, body, options)
     auxiliary = _AUXILIARY.get(name, ())
     if file:

@@ -14,7 +14,7 @@ from poisonfrogs.text import head_name
 from poisonfrogs.types import Certificate, CertifySummary, InputError
 
 SCHEMA_VERSION = 1
-HEARD = ("weights", "device", "threads")  # options of Certify that a fitted head is asked with
+HEARD = ("model", "weights", "device", "threads")  # options of Certify that a fitted head is asked with
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -278,9 +278,9 @@ def open_certify(path: Path, plan: dict[str, Any]) -> CertifyFolder:
     needed = ("family", "parameters", "accuracy", "accuracy_ci95", "median_radius", "certified", "certified_ci95")
     _require_each(path / "summary.json", heads, needed)
     try:
-        curves = json.loads((path / "curves.json").read_bytes())
+        curves = json.loads(journal.read(path / "curves.json"))
         return CertifyFolder(path, plan, summary, list(curves))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(f"{path}/curves.json cannot be read; was the run folder changed?") from None
 
 
@@ -303,7 +303,7 @@ def _checked(one: Outcome, classes: int) -> Outcome:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises InputError."""
     try:
-        held = json.loads(path.read_bytes())
+        held = json.loads(journal.read(path))
     except (ValueError, RecursionError):
         held = None
     if not isinstance(held, dict):

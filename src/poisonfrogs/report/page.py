@@ -89,6 +89,10 @@ KINDS = {
 }
 
 
+# what sections raise where a file of the run holds other values than a run writes
+_CHANGED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, UndefinedError, ValueError)
+
+
 @dataclass(frozen=True)
 class Written:
     """A page that was written."""
@@ -123,7 +127,8 @@ def write(folder: Path, out: Path | None = None) -> Written:
             js=static("page.js"),
             version=run.plan.get("versions", {}).get("poisonfrogs", ""),
         ).encode()
-    except (LookupError, TypeError, ValueError, AttributeError, UndefinedError) as error:
+        finished, examined = run.finished, run.examined
+    except _CHANGED as error:
         raise InputError(
             f"{folder} is not as a run of this version left it ({type(error).__name__}: {error}); was it changed?"
         ) from error
@@ -132,8 +137,8 @@ def write(folder: Path, out: Path | None = None) -> Written:
         path=path,
         bytes=len(content),
         sections=tuple(section.anchor for section in sections),
-        finished=run.finished,
-        examined=run.examined,
+        finished=finished,
+        examined=examined,
     )
 
 
