@@ -163,6 +163,16 @@ class Headless(nn.Linear):
         return super().forward(x.flatten(1))
 
 
+class Grey(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, self.first.out_channels, 3)
+
+
+def test_a_network_of_grey_pictures_is_told_what_pictures_are():
+    refused("does not accept pictures of (32, 32) in 3 channels", "a network of colour pictures", model=f"{HERE}:Grey")
+
+
 class Maps(toy.Toy):
     def forward(self, x):
         return self.first(x)

@@ -156,3 +156,5 @@ def test_torchvision_says_what_to_do_without_its_weights(monkeypatch):
         "give --model squeezenet1_1=FILE.safetensors",
         model="squeezenet1_1",
     )
+    # timm has one of that name, with another view
+    refused("give --model torchvision/resnet18=FILE.safetensors", model="torchvision/resnet18")
