@@ -61,7 +61,7 @@ def main() -> None:
     result = {
         "n": len(rows),
         "seeds": found,
-        "fell_before_every_victim": rate(int(torch.stack(fallen).all(0).sum()), len(rows)),
+        "fell_wherever_the_control_was_right": rate(int(torch.stack(fallen).all(0).sum()), len(rows)),
         "mean_over_seeds": {
             "mean_accuracy_drop": round(float(each.mean()) / pictures, 6),
             "worst_accuracy_drop": round(float(each.mean(0).max()) / pictures, 6),

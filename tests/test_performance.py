@@ -213,7 +213,7 @@ def test_no_target_owes_its_fall_to_the_seed_of_one_victim() -> None:
         assert row["success_rate"] == 1
         assert row["control_wrong"] <= 1
         assert sum(row["trials_by_pictures_lost"].values()) == found["n"] == 782
-    assert found["fell_before_every_victim"]["success_rate"] == 1
+    assert found["fell_wherever_the_control_was_right"]["success_rate"] == 1
 
 
 def test_many_watermarked_poisons_do_what_one_does_not() -> None:
