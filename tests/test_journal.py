@@ -146,6 +146,17 @@ def test_a_link_at_the_partial_file_is_not_written_through(tmp_path):
     assert (tmp_path / "victim.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    "write", [lambda path: journal.append(path, GROUPS[0]), lambda path: journal.recover(path, {})]
+)
+def test_a_link_at_the_journal_is_not_written_through(write, tmp_path):
+    (tmp_path / "another.jsonl").write_bytes(ALL)
+    (tmp_path / "journal.jsonl").symlink_to("another.jsonl")
+    with pytest.raises(OSError, match=r"journal\.jsonl"):
+        write(tmp_path / "journal.jsonl")
+    assert (tmp_path / "another.jsonl").read_bytes() == ALL
+
+
 @pytest.mark.parametrize("read", [journal.rows, journal.read, lambda path: journal.recover(path, {})])
 def test_a_pipe_is_refused_and_not_waited_for(read, tmp_path):
     os.mkfifo(tmp_path / "journal.jsonl")

@@ -18,6 +18,7 @@ from pages import Page, copied, edited, many, read
 from poisonfrogs import journal, plan
 from poisonfrogs.cli import main
 from poisonfrogs.cli.commands import COMMANDS, parse
+from poisonfrogs.pictures import MARK, mark_of
 from poisonfrogs.plan import Audit
 from poisonfrogs.report import embed, page
 from poisonfrogs.report.figures import Axis
@@ -271,6 +272,18 @@ def test_points_stand_on_the_side_that_the_victim_said(run: Path) -> None:
 def test_the_largest_change_of_a_base_fits_whatever_of_it_is_a_watermark(run: Path, tmp_path: Path) -> None:
     mine = edited(run, tmp_path / "run", lambda rows: [row | {"linf_from_base": [40 / 255]} for row in rows])
     assert embed.magnification(page.opened(mine)[1]) == 127 // 40
+
+
+def test_a_reduced_poison_says_that_it_is_crafted(run: Path) -> None:
+    _, opened = page.opened(run)
+    one = opened.outcomes[0]
+    marks = []
+    for file in (one.poison_files[0], one.base_files[0], one.target_file):
+        shown = embed.picture(opened, file, 16)
+        assert shown is not None
+        assert shown.uri.startswith("data:image/webp")
+        marks.append(mark_of(base64.b64decode(shown.uri.partition(",")[2])))
+    assert marks == [MARK, None, None]
 
 
 def test_differences_are_magnified_around_grey(run: Path) -> None:

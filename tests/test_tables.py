@@ -88,6 +88,14 @@ def test_the_hub_s_other_names_of_columns(tmp_path: Path, column: str, label: st
     assert (read.classes, read.train.hashes, read.train.labels.tolist()) == (("blue", "red"), sha(contents), labels)
 
 
+def test_each_file_may_have_other_names_of_columns(tmp_path: Path) -> None:
+    contents, labels = rows(20, 0)
+    write(tmp_path / "a.parquet", contents[:10], labels[:10], column="img", label="label")
+    write(tmp_path / "b.parquet", contents[10:], labels[10:], column="image", label="fine_label")
+    read = data.load(tmp_path)
+    assert sorted(read.train.hashes + read.test.hashes) == sorted(sha(contents))
+
+
 def test_of_a_validation_and_a_test_split_the_first_is_taken(tmp_path: Path) -> None:
     for name, seed in (("train", 0), ("validation", 50), ("test", 90)):
         write(tmp_path / f"{name}-00000-of-00001.parquet", *rows(6, seed))

@@ -105,7 +105,7 @@ def _finished(audit: Audit) -> bool:
 
 def _begin(path: Path, found: Mapping[str, Any]) -> None:
     """Write plan.json, unless these cells were begun before: it says what all of them were to take."""
-    held = json.loads(path.read_bytes()) if path.exists() else {}
+    held = json.loads(journal.read(path)) if path.exists() else {}
     if held.get("cells") != found["cells"]:
         journal.write_json(path, found)
 
@@ -193,7 +193,7 @@ def summarised(grid: Grid, known: dict[str, _Cell] | None = None) -> dict[str, A
 
 
 def _read(cell: Path) -> _Cell:
-    summary, held = (json.loads((cell / name).read_bytes()) for name in ("summary.json", "plan.json"))
+    summary, held = (json.loads(journal.read(cell / name)) for name in ("summary.json", "plan.json"))
     return _Cell(summary, held["data"]["classes"], journal.rows(cell / "journal.jsonl"))
 
 

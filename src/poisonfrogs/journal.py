@@ -39,8 +39,8 @@ def rows(path: Path) -> list[Row]:
 
 
 def append(path: Path, group: list[Row]) -> None:
-    """Append the rows of one group and wait until they are on the disk."""
-    with _about(path), path.open("ab") as file:
+    """Append the rows of one group and wait until they are on the disk. Raises OSError where a link is there."""
+    with _about(path), open(_own(path, os.O_APPEND | os.O_CREAT), "ab") as file:
         _to_the_disk(file, b"".join(map(encode, group)))
 
 
@@ -60,7 +60,7 @@ def recover(path: Path, sizes: dict[int, int]) -> set[int]:
             whole.add(row["group"])
             keep, pending = end, 0
     if keep != path.stat().st_size:
-        with path.open("rb+") as file:
+        with _about(path), open(_own(path), "wb") as file:  # of a descriptor: opening empties nothing
             file.truncate(keep)
             os.fsync(file.fileno())
     return whole
@@ -112,7 +112,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def created(path: Path) -> BinaryIO:
     """An empty file in place of whatever was called so; what a link there points to is not touched."""
     path.unlink(missing_ok=True)
-    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb")
+    return open(_own(path, os.O_CREAT | os.O_EXCL), "wb")
 
 
 @contextmanager
@@ -139,6 +139,11 @@ def _opened(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise InputError(f"{path} is no regular file; was the run folder changed?")
     return path.open("rb")
+
+
+def _own(path: Path, how: int = 0) -> int:
+    """A descriptor to write by: of the file that is called so, never of one that a link points to."""
+    return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | how, 0o666)
 
 
 def _to_the_disk(file: BinaryIO, content: bytes) -> None:

@@ -33,13 +33,16 @@ _EXPECTED = "expected class numbers from 0, or names of classes"
 class _Parquet:
     """Rows of parquet files; the last few row groups read are kept."""
 
-    def __init__(self, files: Sequence[Any], column: str) -> None:
-        self.column = column
-        self.groups = [(file, group) for file in files for group in range(file.num_row_groups)]
-        sizes = [file.metadata.row_group(group).num_rows for file, group in self.groups]
+    def __init__(self, files: Sequence[tuple[Any, str]]) -> None:
+        """`files`: each open, with the column of its pictures."""
+        self.groups = [(file, column, group) for file, column in files for group in range(file.num_row_groups)]
+        sizes = [file.metadata.row_group(group).num_rows for file, _, group in self.groups]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.kept: OrderedDict[int, list[Any]] = OrderedDict()
         self.lock = threading.Lock()  # pictures are decoded in threads
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
 
     def read(self, row: int) -> bytes:
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -47,15 +50,15 @@ class _Parquet:
             value = self._group(group)[row - int(self.starts[group])]
         content = value.get("bytes") if isinstance(value, dict) else value
         if content is not None and not isinstance(content, bytes):
-            raise TypeError(f"{self.column} holds {type(content).__name__}, not bytes")
+            raise TypeError(f"{self.groups[group][1]} holds {type(content).__name__}, not bytes")
         if not content:
             raise Unreadable("no bytes" if content is None else "zero bytes")
         return content
 
     def _group(self, group: int) -> list[Any]:
         if group not in self.kept:
-            file, number = self.groups[group]
-            self.kept[group] = file.read_row_group(number, columns=[self.column]).column(0).to_pylist()
+            file, column, number = self.groups[group]
+            self.kept[group] = file.read_row_group(number, columns=[column]).column(0).to_pylist()
             if len(self.kept) > _KEPT_GROUPS:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(group)
@@ -71,7 +74,7 @@ class _Table:
 
 def read_parquet(root: Path, files: Sequence[Path]) -> Splits:
     """Ids, labels and content hashes of every row. Raises InputError for other columns than the hub's."""
-    tables = {name: _open(members) for name, members in _shards(root, files).items()}
+    tables = {name: _table(members) for name, members in _shards(root, files).items()}
     classes, numbers = _classes(root, list(tables.values()))
     skipped: dict[str, str] = {}
     with _readable(root):
@@ -95,9 +98,9 @@ def read_any_parquet(root: Path, files: Sequence[Path]) -> tuple[Images, dict[st
     skipped: dict[str, str] = {}
     parts = []
     for name, members in shards.items():
-        table = _open(members, labelled=False)
+        source = _pictures(members)
         with _readable(root):
-            parts.append(_rows(name, table.source, table.labels, skipped))
+            parts.append(_rows(name, source, np.zeros(len(source), dtype=np.int64), skipped))
     return reduce(joined, parts), skipped
 
 
@@ -112,28 +115,33 @@ def _shards(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     return {"train": named["train"], "test": test} if test and "train" in named else {"all": list(files)}
 
 
-def _open(files: Sequence[Path], *, labelled: bool = True) -> _Table:
-    import pyarrow.parquet as pq
+def _pictures(files: Sequence[Path]) -> _Parquet:
+    return _Parquet([_opened(path, PICTURES) for path in files])
 
+
+def _table(files: Sequence[Path]) -> _Table:
     opened, labels, names = [], [], []
     for path in files:
+        file, pictures, label = _opened(path, PICTURES, LABELS)
         with _readable(path):
-            file = pq.ParquetFile(path)
-            columns = file.schema_arrow.names
-            wanted = (PICTURES, LABELS) if labelled else (PICTURES,)
-            found = [next((name for name in known if name in columns), None) for known in wanted]
-            if None in found:
-                expected = " and ".join(f"{known[0]} (or {', '.join(known[1:])})" for known in wanted)
-                raise InputError(f"{path} has the columns {', '.join(columns)}; expected {expected}")
-            opened.append(file)
-            column, label = found[0], found[-1]
-            if labelled:
-                labels.append(_labels(path, file.read(columns=[label]).column(0)))
-                names.append(_names(file.schema_arrow, str(label)))
-            else:
-                labels.append(np.zeros(file.metadata.num_rows, dtype=np.int64))
-                names.append(None)
-    return _Table(_Parquet(opened, str(column)), _joined(files[0].parent, labels), names[0])
+            opened.append((file, pictures))
+            labels.append(_labels(path, file.read(columns=[label]).column(0)))
+            names.append(_names(file.schema_arrow, label))
+    return _Table(_Parquet(opened), _joined(files[0].parent, labels), names[0])
+
+
+def _opened(path: Path, *wanted: Sequence[str]) -> tuple[Any, ...]:
+    """A parquet file, and of each of the columns wanted the first of its names that is there."""
+    import pyarrow.parquet as pq
+
+    with _readable(path):
+        file = pq.ParquetFile(path)
+        columns = file.schema_arrow.names
+    found = [next((name for name in known if name in columns), None) for known in wanted]
+    if None in found:
+        expected = " and ".join(f"{known[0]} (or {', '.join(known[1:])})" for known in wanted)
+        raise InputError(f"{path} has the columns {', '.join(columns)}; expected {expected}")
+    return file, *found
 
 
 def _labels(path: Path, column: Any) -> np.ndarray:

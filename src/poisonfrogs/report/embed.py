@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from poisonfrogs.pictures import mark_of
 from poisonfrogs.report.folder import Folder, Outcome, RunFolder
 
 WHOLE = 6_000_000  # characters of the page for pictures as they are; the rest is reduced
 REDUCED = 4_500_000  # characters for all of those
 LONGEST = 640  # pixels of a side, beyond which no picture is embedded as it is
+_DESCRIPTION = 0x010E  # EXIF 2.32, 4.6.4
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
 
 
@@ -82,7 +84,8 @@ def picture(run: Folder, file: str, side: int | None = None) -> Embedded | None:
         return None
     if side is None and max(image.size) <= LONGEST and content.startswith(tuple(_KINDS)):
         return Embedded(data_uri(content), *image.size, whole=True)
-    return Embedded(_reduced(image, side or LONGEST), *image.size, whole=max(image.size) <= (side or LONGEST))
+    small = _reduced(image, side or LONGEST, mark_of(content))
+    return Embedded(small, *image.size, whole=max(image.size) <= (side or LONGEST))
 
 
 def difference(run: Folder, first: str, second: str, k: int, side: int | None = None) -> Embedded | None:
@@ -95,9 +98,13 @@ def difference(run: Folder, first: str, second: str, k: int, side: int | None = 
     return Embedded(_reduced(shown, side or LONGEST), *shown.size, whole=max(shown.size) <= (side or LONGEST))
 
 
-def _reduced(image: Image.Image, side: int) -> str:
+def _reduced(image: Image.Image, side: int, mark: str | None = None) -> str:
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2)
+    said = Image.Exif()
+    if mark:
+        said[_DESCRIPTION] = mark
     out = io.BytesIO()
-    small.save(out, "WEBP", quality=90 if max(small.size) > 160 else 75, lossless=max(image.size) <= 64, method=2)
+    quality, lossless = 90 if max(small.size) > 160 else 75, max(image.size) <= 64
+    small.save(out, "WEBP", quality=quality, lossless=lossless, method=2, exif=said if mark else b"")
     return data_uri(out.getvalue())
