@@ -3,7 +3,8 @@
     python benchmarks/match_recall.py FOLDER [SHARED]
 
 Crafts the poisons in FOLDER (kept, and used again): 64 targets each, l-inf at most 16/255, and with a watermark of
-opacity 0.3, against frogs and planes (a cut of CIFAR-10) and dog against fish. They are looked up among all 60,000
+opacity 0.3, against frogs and planes (a cut of CIFAR-10) and dog against fish. The latter also as they would be, had
+only their base or only what is blended in been mirrored first. They are looked up among all 60,000
 pictures of CIFAR-10, and all of dog against fish. False alarms are counted on the test pictures of both, looked
 up among the training pictures. CIFAR-10 holds real near-duplicates: what is found there is drawn in FOLDER and judged by eye
 (benchmarks/near_duplicates.json, by the numbers of the test pictures); what nobody has judged counts as false.
@@ -26,7 +27,13 @@ from poisonfrogs.images import Images
 from poisonfrogs.pipeline import hardware, versions
 
 ROOT = Path(__file__).parent.parent
-STORED = ("png", "jpeg:95", "jpeg:85", "jpeg:75")
+# a way to store pictures, with what Pillow is told
+QUALITY: dict[str, dict[str, int]] = {
+    "png": {},
+    "jpeg:95": {"quality": 95},
+    "jpeg:85": {"quality": 85},
+    "jpeg:75": {"quality": 75},
+}
 OPACITY = 0.3
 
 
@@ -52,22 +59,35 @@ def audits(folder: Path, shared: Path) -> dict[str, Audit]:
 
 def ways(image: Image.Image) -> dict[str, tuple[Image.Image, dict[str, int]]]:
     """A picture as it may be stored, with what Pillow needs to store it; the last two are known not to be found."""
-    quality = {store: {} if store == "png" else {"quality": int(store.partition(":")[2])} for store in STORED}
-    found = {store: (image, options) for store, options in quality.items()}
-    found |= {f"{store} mirrored": (ImageOps.mirror(image), options) for store, options in quality.items()}
+    found = {store: (image, options) for store, options in QUALITY.items()}
+    found |= {f"{store} mirrored": (ImageOps.mirror(image), options) for store, options in QUALITY.items()}
     width, height = image.size
     cropped = image.crop((width // 16, height // 16, width - width // 16, height - height // 16))
     return found | {"png cropped by a sixteenth": (cropped, {}), "png rotated by 5 degrees": (image.rotate(5), {})}
+
+
+def one_mirrored(poison: Image.Image, base: Image.Image, target: Image.Image, *, first: bool) -> Image.Image:
+    """The poison's own perturbation on a blend whose base (`first`), or else whose target, is mirrored."""
+    mark = target.resize(base.size, Image.Resampling.BICUBIC)
+    pictures = (ImageOps.mirror(base), mark) if first else (base, ImageOps.mirror(mark))
+    as_it_was, turned = (np.asarray(Image.blend(*pair, OPACITY), dtype=int) for pair in ((base, mark), pictures))
+    return Image.fromarray(np.clip(turned + np.asarray(poison, dtype=int) - as_it_was, 0, 255).astype(np.uint8))
 
 
 def stored(audit: Audit, folder: Path) -> dict[str, dict[str, str]]:
     """The poisons of an audit as files of `folder`, in a folder a way to store them; each with its base and its target."""
     shutil.rmtree(folder, ignore_errors=True)
     truth = {}
-    for row in journal.rows(audit.out / "journal.jsonl"):
+    dataset = data.load(audit.data)
+    clean = {name: images[i] for images in (dataset.train, dataset.test) for i, name in enumerate(images.ids)}
+    for number, row in enumerate(journal.rows(audit.out / "journal.jsonl")):
         for file, base in zip(row["poison_files"], row["base_ids"], strict=True):
             image = Image.open(audit.out / file).convert("RGB")
-            for way, (picture, options) in ways(image).items():
+            made = ways(image)
+            if audit.watermark:
+                turned = one_mirrored(image, clean[base], clean[row["target_id"]], first=number % 2 == 0)
+                made |= {f"{store} one mirrored": (turned, options) for store, options in QUALITY.items()}
+            for way, (picture, options) in made.items():
                 name = f"{way}/{Path(file).stem}{'.jpg' if options else '.png'}"
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 picture.save(folder / name, **options)

@@ -86,11 +86,11 @@ def test_a_blend_s_opacity_is_that_of_the_truth(opacity: float, some: Images) ->
     for i in range(10):
         base, other = some[i], some[600 + i]
         for content in (png(watermarked(base, other, opacity)), jpeg(watermarked(base, other, opacity), 80)):
-            found = compare.blend(opened(content), content, base, other, False)
+            found = compare.blend(opened(content), content, base, other, False, False)
             assert found
             assert found.opacity == pytest.approx(opacity, abs=0.03)
         turned = mirror(perturbed(watermarked(base, other, opacity), i))
-        found = compare.blend(turned, None, base, other, True)
+        found = compare.blend(turned, None, base, other, True, True)
         if found is None:  # a perturbation that is large beside what was blended in
             continue
         assert found.opacity == pytest.approx(opacity, abs=0.1)
@@ -98,8 +98,8 @@ def test_a_blend_s_opacity_is_that_of_the_truth(opacity: float, some: Images) ->
 
 def test_a_blend_with_another_picture_is_none(some: Images) -> None:
     blended = watermarked(some[0], some[600])
-    assert compare.blend(blended, None, some[0], some[601], False) is None
-    assert compare.blend(some[0], None, some[0], some[600], False) is None
+    assert compare.blend(blended, None, some[0], some[601], False, False) is None
+    assert compare.blend(some[0], None, some[0], some[600], False, False) is None
     assert compare.compare(blended, None, some[0], False) is None
 
 
@@ -134,4 +134,4 @@ def test_tables_that_cannot_be_written_are_passed_over(some: Images) -> None:
     picture = decode(bytes(odd)).image
     assert np.array_equal(np.asarray(picture), np.asarray(opened(jpeg(some[0], 90))))
     assert kind(picture, bytes(odd), some[0]) == "perturbed"
-    assert compare.blend(picture, bytes(odd), some[0], some[600], False) is None
+    assert compare.blend(picture, bytes(odd), some[0], some[600], False, False) is None

@@ -102,6 +102,27 @@ def test_watermarks_are_found_with_opacity_and_the_other_picture(
     assert right >= 0.9 * N
 
 
+@pytest.mark.parametrize("stored", STORED, ids=["png", "jpeg:75", "jpeg:95"])
+@pytest.mark.parametrize("turned", ["base", "other"])
+def test_blends_of_which_only_one_picture_is_mirrored(
+    stored, turned: str, known: Images, fresh: Images, tmp_path: Path
+) -> None:
+    made = {}
+    for i in range(0, 5 * N, 5):
+        base, other = known[i], fresh[i // 5]
+        blend = watermarked(mirror(base), other) if turned == "base" else watermarked(base, mirror(other))
+        made[f"{i}.jpg"] = stored(blend)
+    images = looked_at(plant(tmp_path / "d", made))
+    pool = data.joined(known, fresh)
+    found = [finding for finding in match.match(images, pool).findings if finding.kind == "blend"]
+    assert all(finding.known == base_of(images.ids[finding.row]) for finding in found)
+    right = [one for one in found if one.other == len(known) + base_of(images.ids[one.row]) // 5]
+    assert len(right) >= 0.9 * N
+    assert {(one.mirrored, one.other_mirrored) for one in right} == {(turned == "base", turned == "other")}
+    again = match.explained(right[0], images, data.joined(pool, images))
+    assert (again.rms, again.opacity) == (right[0].rms, right[0].opacity)
+
+
 def test_unrelated_pictures_are_no_copies(known: Images, fresh: Images) -> None:
     assert [one.kind for one in match.match(fresh, known).findings] == []
 

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STORED = ("png", "jpeg:95", "jpeg:85", "jpeg:75")
+ONE_MIRRORED = tuple(f"{store} one mirrored" for store in STORED)
 LOST = ("png cropped by a sixteenth", "png rotated by 5 degrees")
 
 
@@ -43,8 +44,17 @@ def test_the_table_of_poisons_is_the_benchmark_s() -> None:
 def test_enough_bases_are_found(kind: str, share: float) -> None:
     rows = {name: row for name, row in result("match_recall.json")["poisons"].items() if kind in name.split()[0]}
     rows = {name: row for name, row in rows.items() if not name.endswith(LOST)}
-    assert len(rows) == 16
+    assert len(rows) == {"linf": 16, "mark": 24}[kind]
     assert sum(row["found"] for row in rows.values()) >= share * sum(row["n"] for row in rows.values())
+
+
+def test_blends_of_which_one_picture_is_mirrored_are_the_document_s() -> None:
+    rows, text = result("match_recall.json")["poisons"], document("match.md")
+    for name, what in (("cifar-mark", "CIFAR-10"), ("dogfish-mark", "dog against fish")):
+        mine = [rows[f"{name} {way}"] for way in ONE_MIRRORED]
+        found, n = (sum(row[key] for row in mine) for key in ("found", "n"))
+        assert f"{found} of {n} among {what}" in text
+        assert all(row["blends"] == row["other_right"] == row["found"] for row in mine)
 
 
 def test_false_alarms_are_few_and_are_the_document_s() -> None:

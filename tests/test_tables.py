@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def test_each_file_may_have_other_names_of_columns(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", contents[10:], labels[10:], column="image", label="fine_label")
     read = data.load(tmp_path)
     assert sorted(read.train.hashes + read.test.hashes) == sorted(sha(contents))
+
+
+def test_rows_of_parquet_go_to_other_processes(tmp_path: Path) -> None:
+    contents, labels = rows(20, 0)
+    images = data.load(write(tmp_path / "a.parquet", contents, labels)).train
+    again = pickle.loads(pickle.dumps(images))
+    assert again.ids == images.ids
+    assert [picture.tobytes() for picture in again] == [picture.tobytes() for picture in images]
 
 
 def test_of_a_validation_and_a_test_split_the_first_is_taken(tmp_path: Path) -> None:

@@ -50,14 +50,20 @@ def compare(picture: Image.Image, content: bytes | None, known: Image.Image, mir
 
 
 def blend(
-    picture: Image.Image, content: bytes | None, known: Image.Image, other: Image.Image, mirrored: bool
+    picture: Image.Image,
+    content: bytes | None,
+    known: Image.Image,
+    other: Image.Image,
+    mirrored: bool,
+    other_mirrored: bool,
 ) -> Comparison | None:
     """How `picture` is (1 - opacity) known + opacity other, and a perturbation; None where it is not.
 
-    The opacity is that of least squares. Both are brought to the picture's size.
+    The opacity is that of least squares. Both are mirrored as is said of each, and brought to the picture's size.
     """
     pixels = _pixels(picture)
-    base, mark = (_pixels(_sized(_turned(image, mirrored), picture.size)) for image in (known, other))
+    turned = _turned(known, mirrored), _turned(other, other_mirrored)
+    base, mark = (_pixels(_sized(image, picture.size)) for image in turned)
     opacity = opacity_of(pixels, base, mark)
     if not OPACITIES[0] <= opacity <= OPACITIES[1]:
         return None

@@ -111,6 +111,7 @@ def _row(finding: Finding, images: Images, numbered: Images) -> dict[str, Any]:
         "rms": round(finding.rms, 6),
         "opacity": round(finding.opacity, 4) if finding.opacity is not None else None,
         "other_id": numbered.ids[finding.other] if finding.other is not None else None,
+        "other_mirrored": finding.other_mirrored if finding.other is not None else None,
         "pictures": None,
     }
 

@@ -34,11 +34,12 @@ class Finding:
     row: int
     known: int
     kind: str  # one of KINDS
-    mirrored: bool = False
+    mirrored: bool = False  # against the known one
     rms: float = 0.0  # of what is left, pixels in [0, 1]
     linf: float = 0.0
     opacity: float | None = None  # of the other picture, of a blend
     other: int | None = None  # of a blend: number of the other picture, the known ones first, then those looked at
+    other_mirrored: bool = False  # against the other picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +89,8 @@ def explained(finding: Finding, data: Images, numbered: Images) -> Comparison:
 
     Raises Unreadable, for pictures that have changed meanwhile as well.
     """
-    picture, content = _read(data, finding.row)
-    other = None if finding.other is None else numbered[finding.other]
-    said = _explanation(picture, content, numbered[finding.known], other, finding.mirrored)
+    by = _Candidate(finding.known, finding.mirrored, finding.other, finding.other_mirrored)
+    said = _explanation(*_read(data, finding.row), by, numbered)
     assert said  # of the same bytes as when it was found
     return said
 
@@ -138,6 +138,7 @@ class _Candidate(NamedTuple):
     known: int
     mirrored: bool
     other: int | None = None
+    other_mirrored: bool = False
 
 
 _Candidates = dict[int, list[_Candidate]]  # by the picture that they may explain
@@ -183,20 +184,19 @@ class _Search:
 
     def _explanations(self, row: int, candidates: Sequence[_Candidate]) -> Iterator[Finding]:
         picture, content = _read(self.images, row)
-        for known, flipped, number in candidates:
+        for by in candidates:
             try:
-                other = None if number is None else self.images[number]
-                said = _explanation(picture, content, self.images[known], other, flipped)
+                said = _explanation(picture, content, by, self.images)
             except Unreadable:
                 continue
             if said:
-                yield Finding(row, known, said.kind, flipped, said.rms, said.linf, said.opacity, number)
+                yield Finding(row, kind=said.kind, rms=said.rms, linf=said.linf, opacity=said.opacity, **by._asdict())
 
     def _copies(self, rows: np.ndarray) -> _Candidates:
         """Known pictures that are near."""
         near: _Candidates = {}
         for flipped in (False, True):
-            queries = self._queries(rows, flipped)
+            queries = self._turned(rows, flipped)
             distances, numbers = nearest(plain(queries), self.thumbs[: self.known], plain, _NEAR + self.same)
             close = (np.sqrt(distances / DIM) <= _PROPOSED) & (numbers != rows[:, None])
             for at, column in np.argwhere(close):
@@ -207,26 +207,29 @@ class _Search:
         """Known pictures and what may be blended in: what the base leaves unexplained is looked up."""
         near: _Candidates = {}
         for flipped in (False, True):
-            for row, known, other in self._proposed(rows, flipped):
-                near.setdefault(row, []).append(_Candidate(known, flipped, other))
+            queries = self._turned(rows, flipped)
+            distances, numbers = nearest(normalised(queries), self.thumbs[: self.known], normalised, _NEAR + self.same)
+            at, column = np.nonzero((1 - distances / 2 >= _ALIKE) & (numbers != rows[:, None]))
+            for turned in (False, True) if len(at) else ():
+                for row, known, other in self._completed(rows[at], numbers[at, column], flipped, turned):
+                    near.setdefault(row, []).append(_Candidate(known, flipped, other, turned))
         return near
 
-    def _proposed(self, rows: np.ndarray, flipped: bool) -> Iterator[tuple[int, int, int]]:
-        """(picture, its base, the other picture) that explain each other at the size of thumbnails."""
-        queries = self._queries(rows, flipped)
-        distances, numbers = nearest(normalised(queries), self.thumbs[: self.known], normalised, _NEAR + self.same)
-        at, column = np.nonzero((1 - distances / 2 >= _ALIKE) & (numbers != rows[:, None]))
-        if not len(at):
-            return
-        bases = numbers[at, column]
-        pixels, base = plain(queries[at]), plain(self.thumbs[bases])
+    def _completed(
+        self, rows: np.ndarray, bases: np.ndarray, flipped: bool, turned: bool
+    ) -> Iterator[tuple[int, int, int]]:
+        """(picture, its base, the other picture) that explain each other at the size of thumbnails.
+
+        The picture is mirrored against its base where `flipped`, against the other where `turned`.
+        """
+        pixels, base = plain(self._turned(rows, turned)), plain(self._turned(bases, flipped != turned))
         _, others = nearest(_unexplained(halved(pixels), halved(base)), self.thumbs, coarse, _OTHERS)
         for number in others.T:
-            fits = (number >= 0) & (number != rows[at]) & (number != bases)
+            fits = (number >= 0) & (number != rows) & (number != bases)
             fits &= _blended(pixels, base, plain(self.thumbs[np.where(fits, number, 0)]))
-            yield from zip(*(part[fits].tolist() for part in (rows[at], bases, number)), strict=True)
+            yield from zip(*(part[fits].tolist() for part in (rows, bases, number)), strict=True)
 
-    def _queries(self, rows: np.ndarray, flipped: bool) -> np.ndarray:
+    def _turned(self, rows: np.ndarray, flipped: bool) -> np.ndarray:
         return mirrored(self.thumbs[rows]) if flipped else self.thumbs[rows]
 
 
@@ -236,12 +239,11 @@ def _read(images: Images, row: int) -> tuple[Image.Image, bytes | None]:
     return images[row], content if isinstance(content, bytes) else None
 
 
-def _explanation(
-    picture: Image.Image, content: bytes | None, known: Image.Image, other: Image.Image | None, flipped: bool
-) -> Comparison | None:
-    if other is None:
-        return compare(picture, content, known, flipped)
-    return blend(picture, content, known, other, flipped)
+def _explanation(picture: Image.Image, content: bytes | None, by: _Candidate, numbered: Images) -> Comparison | None:
+    known = numbered[by.known]
+    if by.other is None:
+        return compare(picture, content, known, by.mirrored)
+    return blend(picture, content, known, numbered[by.other], by.mirrored, by.other_mirrored)
 
 
 def _unexplained(pixels: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -33,9 +33,13 @@ _EXPECTED = "expected class numbers from 0, or names of classes"
 class _Parquet:
     """Rows of parquet files; the last few row groups read are kept."""
 
-    def __init__(self, files: Sequence[tuple[Any, str]]) -> None:
-        """`files`: each open, with the column of its pictures."""
-        self.groups = [(file, column, group) for file, column in files for group in range(file.num_row_groups)]
+    def __init__(self, files: Sequence[tuple[Path, str]]) -> None:
+        """`files`: each with the column of its pictures."""
+        import pyarrow.parquet as pq
+
+        self.files = files
+        opened = [(pq.ParquetFile(path), column) for path, column in files]
+        self.groups = [(file, column, group) for file, column in opened for group in range(file.num_row_groups)]
         sizes = [file.metadata.row_group(group).num_rows for file, _, group in self.groups]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.kept: OrderedDict[int, list[Any]] = OrderedDict()
@@ -43,6 +47,10 @@ class _Parquet:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which open the files themselves."""
+        return _Parquet, (self.files,)
 
     def read(self, row: int) -> bytes:
         group = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -98,8 +106,8 @@ def read_any_parquet(root: Path, files: Sequence[Path]) -> tuple[Images, dict[st
     skipped: dict[str, str] = {}
     parts = []
     for name, members in shards.items():
-        source = _pictures(members)
         with _readable(root):
+            source = _Parquet([(path, _opened(path, PICTURES)[1]) for path in members])
             parts.append(_rows(name, source, np.zeros(len(source), dtype=np.int64), skipped))
     return reduce(joined, parts), skipped
 
@@ -115,19 +123,15 @@ def _shards(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     return {"train": named["train"], "test": test} if test and "train" in named else {"all": list(files)}
 
 
-def _pictures(files: Sequence[Path]) -> _Parquet:
-    return _Parquet([_opened(path, PICTURES) for path in files])
-
-
 def _table(files: Sequence[Path]) -> _Table:
-    opened, labels, names = [], [], []
+    pictures, labels, names = [], [], []
     for path in files:
-        file, pictures, label = _opened(path, PICTURES, LABELS)
+        file, column, label = _opened(path, PICTURES, LABELS)
         with _readable(path):
-            opened.append((file, pictures))
+            pictures.append((path, column))
             labels.append(_labels(path, file.read(columns=[label]).column(0)))
             names.append(_names(file.schema_arrow, label))
-    return _Table(_Parquet(opened), _joined(files[0].parent, labels), names[0])
+    return _Table(_Parquet(pictures), _joined(files[0].parent, labels), names[0])
 
 
 def _opened(path: Path, *wanted: Sequence[str]) -> tuple[Any, ...]:

@@ -59,7 +59,8 @@ def _finding(one: dict[str, Any]) -> str:
     if one["mirrored"]:
         said += ", mirrored"
     if one["opacity"] is not None:
-        said += f", with {one['other_id']} blended in at {one['opacity']:.2f}"
+        turned = ", mirrored," if one["other_mirrored"] else ""
+        said += f", with {one['other_id']}{turned} blended in at {one['opacity']:.2f}"
     if one["kind"] in ("perturbed", "blend"):
         said += f", changed by {one['linf'] * 255:.0f}/255 at most, {one['rms'] * 255:.1f}/255 rms"
     return said
