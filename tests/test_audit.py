@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 import toy
-from poisonfrogs import journal, pictures, targets, trial, write_report
+from poisonfrogs import journal, pictures, plan, targets, trial, write_report
 from poisonfrogs.attacks.collision import Collision
 from poisonfrogs.audit import prepare, run_audit
 from poisonfrogs.cli.show import report
-from poisonfrogs.judge import VictimJudge
+from poisonfrogs.judge import Verdict, VictimJudge, accuracy
 from poisonfrogs.plan import Audit
 from poisonfrogs.types import Crafted, InputError
 from runs import rows_of
@@ -56,6 +56,16 @@ def test_the_nearest_base_is_nearest(audit: Audit) -> None:
         assert row["distance_before"][0] == pytest.approx(float(distances.min()), abs=1e-4)
 
 
+def test_the_farthest_base_is_farthest(audit: Audit) -> None:
+    found = {}
+    for choice, poisons in (("nearest", 12), ("farthest", 5)):  # 12: all of the class
+        mine = replace(audit, base_choice=choice, poisons=poisons, targets=2, passes=1, out=audit.out / choice)
+        run_audit(mine)
+        found[choice] = [row["distance_before"] for row in rows_of(mine)]
+    assert all(one == sorted(one) for one in found["nearest"])
+    assert found["farthest"] == [one[::-1][:5] for one in found["nearest"]]
+
+
 @pytest.mark.parametrize(("expected", "cycle"), [(None, 30), ("jpeg:75-95", 20), ("crop", 20)])
 def test_the_step_falls_once_where_each_pass_draws_a_change(audit: Audit, expected: str | None, cycle: int) -> None:
     mine = replace(audit, robust=expected, passes=20)
@@ -70,6 +80,11 @@ def test_random_bases_follow_the_seed(audit: Audit) -> None:
         run_audit(mine)
         bases.append([row["base_ids"] for row in rows_of(mine)])
     assert bases[0] == bases[1] != bases[2]
+
+
+def test_every_target_has_random_bases_of_its_own(audit: Audit) -> None:
+    run_audit(replace(audit, base_choice="random", passes=1))
+    assert len({(row["base_class"], *row["base_ids"]) for row in rows_of(audit)}) > 2
 
 
 def test_one_base_for_all_poisons_makes_copies(audit: Audit) -> None:
@@ -96,8 +111,9 @@ def test_many_watermarked_poisons_that_replace_their_bases(audit: Audit, data: P
         assert max(row["linf_from_base"]) > 8 / 255
 
 
-def test_the_watermark_alone_is_judged_beside_its_poisons(
-    audit: Audit, data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("store", ["png", "jpeg:30"])
+def test_the_watermark_alone_is_judged_beside_its_poisons_and_stored_as_they_are(
+    audit: Audit, data: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
@@ -106,12 +122,13 @@ def test_the_watermark_alone_is_judged_beside_its_poisons(
         return toy.victim(images, labels, seed=seed)
 
     monkeypatch.setattr(toy, "seeing", victim, raising=False)
-    found = run_audit(replace(audit, victim="toy:seeing", head="paper", watermark=0.4, poisons=2, targets=1))
+    mine = replace(audit, victim="toy:seeing", head="paper", watermark=0.4, poisons=2, targets=1, store=store)
+    found = run_audit(mine)
     (row,) = rows_of(audit)
     target = Image.open(data / row["target_id"])
-    blended = [np.asarray(Image.blend(Image.open(data / base), target, 0.4), dtype=int) for base in row["base_ids"]]
+    blended = [np.asarray(Image.blend(Image.open(data / base), target, 0.4)) for base in row["base_ids"]]
     stored, bases, marked = seen
-    assert np.array_equal(marked, blended)
+    assert np.array_equal(marked, [pictures.decode(pictures.encode(pixels, store)).image for pixels in blended])
     assert not np.array_equal(stored, marked)
     assert not np.array_equal(bases, marked)
     assert row["watermark_only_success"] in (True, False)
@@ -208,7 +225,20 @@ def test_what_is_no_array_of_numbers_is_no_prediction(said: object) -> None:
         VictimJudge(lambda *_, **__: None, "mine:victim")._probabilities(said, scene)
 
 
-@pytest.mark.parametrize("said", [[[3.0, -2.0]] * 2, [[0.5, 0.6]] * 2, [[1.0, 1.0]] * 2], ids=["logits", "1.1", "two"])
+@pytest.mark.parametrize("said", [[0, 2], [0, -1], [0.5, 1]], ids=["beyond", "below", "between"])
+def test_what_is_no_number_of_a_class_is_no_prediction(said: object) -> None:
+    scene = SimpleNamespace(targets=[0, 1], classes=("blue", "red"))
+    judge = VictimJudge(lambda *_, **__: None, "mine:victim")
+    with pytest.raises(InputError, match=r"predict that mine:victim returned gave \(2,\); expected"):
+        judge._probabilities(said, scene)
+    assert judge._probabilities([0, 1], scene).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [[[3.0, -2.0]] * 2, [[0.5, 0.6]] * 2, [[0.5, 0.55]] * 2, [[1.0, 1.0]] * 2],
+    ids=["logits", "1.1", "1.05", "two"],
+)
 def test_what_does_not_add_up_to_one_is_no_probability(said: object) -> None:
     scene = SimpleNamespace(targets=[0, 1], classes=("blue", "red"))
     judge = VictimJudge(lambda *_, **__: None, "mine:victim")
@@ -225,6 +255,40 @@ def test_text_will_do_for_paths_and_an_unknown_context_is_named(audit: Audit) ->
         run_audit(Audit(data=audit.data, context="both"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"base_choice": "Nearest"},
+            "--base-choice 'Nearest' is unknown; expected one of nearest, random, farthest, one",
+        ),
+        ({"target_choice": "Random"}, "--target-choice 'Random' is unknown; expected one of random, least-confident"),
+        ({"precision": "fp16"}, "--precision 'fp16' is unknown; expected one of bf16, fp32"),
+        ({"view": "crop"}, "--view 'crop' is unknown; expected one of model, squash"),
+        ({"targets": 2.5}, "--targets 2.5 is of another type; expected int"),
+        ({"targets": "2"}, "--targets '2' is of another type; expected int"),
+        ({"poisons": 1.5}, "--poisons 1.5 is of another type; expected int"),
+        ({"passes": True}, "--passes True is of another type; expected int"),
+        ({"eps": "8/255"}, "--eps '8/255' is of another type; expected float"),
+        ({"replace": 1}, "--replace 1 is of another type; expected bool"),
+        ({"model": None}, "--model None is of another type; expected str"),
+    ],
+)
+def test_what_the_command_line_would_refuse_is_refused_from_python(audit: Audit, given: dict, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        run_audit(replace(audit, **given))
+    assert str(refused.value).startswith(said)
+    assert not audit.out.exists()
+
+
+def test_numbers_of_numpy_and_paths_are_as_good_as_plain_ones(audit: Audit, data: Path) -> None:
+    plain = replace(audit, targets=2, eps=0.5, seed=3, target=("val/red/00.png",))
+    given = {"targets": np.int64(2), "eps": np.float32(0.5), "seed": np.uint8(3), "model": Path("toy:factory")}
+    for target in ("val/red/00.png", Path("val/red/00.png"), [Path("val/red/00.png")]):
+        assert replace(audit, target=target, **given) == plain
+    assert json.loads(json.dumps(plan.identity(replace(plain, **given)))) == plan.identity(plain)
+
+
 def test_a_target_from_outside(audit: Audit, tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     toy.picture(toy.CLASSES["red"], 999).save(path)
@@ -237,6 +301,32 @@ def test_a_target_from_outside(audit: Audit, tmp_path: Path) -> None:
 
 
 # --- what counts
+
+
+def outcome(control: int, poisoned: int, failure: str | None = None, **beside: int) -> journal.Row:
+    """What is made of what each victim says of a target of class 0 that is to be taken for class 1, of three."""
+    asked = SimpleNamespace(target_class=0, base_class=1)
+    poisons = [SimpleNamespace(failure=why, passes=passes) for why, passes in ((failure, 9), (None, 3))]
+    said = {"control": control, "poisoned": poisoned, **beside}
+    return trial._outcome(asked, poisons, {arm: Verdict(np.eye(3)[code], 0.9, None) for arm, code in said.items()})
+
+
+def test_only_what_was_right_before_and_is_the_base_s_class_now_has_fallen() -> None:
+    for control in range(3):
+        for now in range(3):
+            row = outcome(control, now, watermark_only=now, as_jpeg=now)
+            fell = control == 0 and now == 1
+            assert (row["eligible"], row["control_wrong"], row["failed"]) == (control == 0, control != 0, False)
+            for key in ("success", "watermark_only_success", "as_jpeg_success"):
+                assert row[key] is fell
+            failed = outcome(control, now, "no luck", watermark_only=now, as_jpeg=now)
+            assert (failed["failed"], failed["failure"], failed["passes"]) == (True, "no luck", 9)
+            assert failed["success"] is failed["as_jpeg_success"] is False
+
+
+def test_accuracy_leaves_the_target_out() -> None:
+    right = np.array([True, True, False])
+    assert (accuracy(right, 2), accuracy(right, 0), accuracy(right, 3)) == (1.0, 0.5, 2 / 3)
 
 
 def test_without_a_budget_the_poison_is_its_control(audit: Audit) -> None:
@@ -279,6 +369,20 @@ def test_a_lossy_store_is_measured_and_said(audit: Audit) -> None:
     assert row["linf"][0] > 8 / 255
 
 
+def test_how_far_a_poison_went_is_what_the_files_say(audit: Audit) -> None:
+    mine = replace(audit, targets=1, poisons=2, watermark=0.3)
+    run_audit(mine)
+    (row,) = rows_of(mine)
+    target = Image.open(audit.data / row["target_id"])
+    for i, (base, file) in enumerate(zip(row["base_ids"], row["poison_files"], strict=True)):
+        picture = Image.open(audit.data / base)
+        start = np.asarray(Image.blend(picture, target, 0.3), dtype=float)
+        stored = np.asarray(Image.open(mine.out / file))
+        assert row["crafted_linf"][i] == row["linf"][i] == pytest.approx(np.abs(stored - start).max() / 255, abs=1e-6)
+        assert row["l2"][i] == pytest.approx(np.linalg.norm(stored - start) / 255, abs=1e-6)
+        assert row["ssim"][i] == trial.ssim(stored, np.asarray(picture)) < 1
+
+
 def test_a_failed_trial_counts_against_the_rate(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
     attack = Collision.__call__
 
@@ -309,6 +413,71 @@ def test_a_group_that_runs_out_of_memory_is_a_group_of_failed_trials(
     summary = run_audit(audit)
     assert (summary["n_failed_trials"], summary["n_success"], summary["success_rate"]) == (6, 0, 0.0)
     assert all("not enough memory" in row["failure"] for row in rows_of(audit))
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (lambda made: replace(made, pictures=made.pictures[1:]), "5 pictures, 6 passes and 6 failures for 6 bases"),
+        (
+            lambda made: replace(made, pictures=[picture / 255 for picture in made.pictures]),
+            r"a picture of torch.float32 \(3, 32, 32\) for a base of torch.uint8",
+        ),
+        (
+            lambda made: replace(made, pictures=[picture[:, 1:] for picture in made.pictures]),
+            r".* \(3, 31, 32\) for a base",
+        ),
+    ],
+)
+def test_an_attack_that_leaves_no_pictures_of_its_bases_is_refused(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, left, said: str
+) -> None:
+    attack = Collision.__call__
+    monkeypatch.setattr(Collision, "__call__", lambda *given, **more: left(attack(*given, **more)))
+    with pytest.raises(InputError, match=f"the attack left {said}"):
+        run_audit(audit)
+    assert rows_of(audit) == []
+
+
+def test_what_an_attack_does_to_its_bases_is_a_change(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inverted(self, net, bases, goals, **rest) -> Crafted:
+        pictures = [base.bitwise_not_() for base in bases]
+        return Crafted(pictures=pictures, passes=[1] * len(bases), failures=[None] * len(bases))
+
+    monkeypatch.setattr(Collision, "__call__", inverted)
+    run_audit(audit)
+    assert all(row["linf"] == row["linf_from_base"] and row["linf"][0] > 0.5 for row in rows_of(audit))
+
+
+def test_gradients_that_the_program_has_turned_off_are_on_inside(audit: Audit) -> None:
+    run_audit(audit)
+    for number, off in enumerate((torch.no_grad, torch.inference_mode)):
+        mine = replace(audit, out=audit.out / str(number))
+        with off():
+            run_audit(mine)
+            assert not torch.is_grad_enabled()
+        assert rows_of(mine) == rows_of(audit)
+
+
+def test_a_victim_that_turns_gradients_off_or_draws_on_its_pictures_changes_nothing_else(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plainly = toy.victim
+
+    def careless(images, labels, *, seed):
+        predict = plainly(images, labels, seed=seed)
+        torch.set_grad_enabled(False)
+        for picture in images:
+            picture.thumbnail((16, 16))
+        return predict
+
+    mine = replace(audit, victim="toy:victim", head="paper", targets=18)  # two groups
+    run_audit(mine)
+    monkeypatch.setattr(toy, "victim", careless)
+    again = replace(mine, out=audit.out / "again")
+    run_audit(again)
+    assert torch.is_grad_enabled()
+    assert rows_of(again) == rows_of(mine)
 
 
 def test_ineligible_targets_are_drawn_but_not_in_the_rate(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 import toy
 from poisonfrogs import journal
 from poisonfrogs.cli import main
+from poisonfrogs.plan import Audit
+from poisonfrogs.types import InputError
 from runs import command, on_disk, quick, refused
 
 Prepare = Callable[[Path], object]
@@ -238,9 +240,11 @@ CASES = {
     "a victim that cannot be called": Case(
         "--victim toy:not_callable", ("toy:not_callable is a int", "expected a function or class")
     ),
-    "an empty victim": Case("--victim=", ("--victim is empty", "leave it out")),
-    "an empty auditor": Case("--auditor=", ("--auditor is empty", "leave it out")),
-    "an empty change": Case("--robust=", ("--robust is empty", "leave it out")),
+    "an empty victim": Case("--victim=", ("--victim: the value is empty",)),
+    "an empty auditor": Case("--auditor=", ("--auditor: the value is empty",)),
+    "an empty change": Case("--robust=", ("--robust: the value is empty",)),
+    "an empty key": Case("--require-signed=", ("--require-signed: the value is empty",)),
+    "one of two targets empty": Case("--target val/red/00.png --target=", ("--target: the value is empty",)),
     "two victims": Case("--victim toy:victim --head logistic:1", ("both name a victim", "give one")),
     "an unknown way to store": Case(
         "--store webp", ("--store 'webp' is not a way to store", "expected png, or jpeg:Q")
@@ -295,6 +299,11 @@ def test_it_is_refused_with_one_line_and_nothing_written(
         (["audit", "no\nsuch\x1b[2Jpath"], r"no\nsuch\x1b[2Jpath does not exist"),
         (["audit", os.fsdecode(b"\xff")], r"\udcff does not exist"),
         (["audit", "x" * 5000], "File name too long"),
+        (["audit", ""], "the value is empty"),
+        (["certify", ""], "the value is empty"),
+        (["report", ""], "the value is empty"),
+        (["match", "", "--against", "toy"], "the value is empty; expected one (is a variable of the shell not set?)"),
+        (["match", "toy", "--against", ""], "--against: the value is empty"),
     ],
 )
 def test_other_commands_are_refused_with_one_line_too(
@@ -304,6 +313,12 @@ def test_other_commands_are_refused_with_one_line_too(
     assert main(arguments) == 2
     refused(capsys, says)
     assert on_disk(here) == before
+
+
+@pytest.mark.parametrize("name", ["data", "cache", "model", "victim", "auditor", "robust", "target_class"])
+def test_an_empty_value_from_python_is_refused_too(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is empty; give a value, or leave it out"):
+        Audit(**{"data": "toy", name: ""})
 
 
 def test_a_run_of_another_plan_is_refused_and_left_as_it_is(

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,14 @@ from poisonfrogs import (
     signing,
 )
 from poisonfrogs.answering import ask
+from poisonfrogs.certified import Answers
 from poisonfrogs.certified.saved import save_head
-from poisonfrogs.certify import candidates
+from poisonfrogs.certify import _chosen, candidates
 from poisonfrogs.cli import main
 from poisonfrogs.data import BUNDLED
 from poisonfrogs.models import BATCH, Net
 from poisonfrogs.plan import Certify
-from poisonfrogs.stats import rounded
+from poisonfrogs.stats import rounded, wilson
 from poisonfrogs.types import InputError
 from runs import on_disk, refused
 
@@ -81,6 +83,22 @@ def test_what_is_reported_is_what_the_classifier_says(certify: Certify) -> None:
     assert np.mean([row["radius"] >= 1 and row["class"] == row["predicted"] for row in rows]) == pytest.approx(
         summary["recommended"]["certified"]["1"]
     )
+
+
+def test_every_interval_is_that_of_its_share_and_every_curve_goes_through_it(certify: Certify) -> None:
+    summary = run_certify(certify)
+    n = summary["n_test"]
+    assert summary["undefended_accuracy"] > 0.9
+    pairs = [(summary["undefended_accuracy"], summary["undefended_ci95"])]
+    curves = json.loads((certify.out / "curves.json").read_text())
+    for row, curve in zip(summary["frontier"], curves, strict=True):
+        pairs.append((row["accuracy"], row["accuracy_ci95"]))
+        pairs += [(row["certified"][r], row["certified_ci95"][r]) for r in row["certified"]]
+        drawn = dict(zip(curve["operations"], curve["certified"], strict=True))
+        assert drawn[0] == row["accuracy"]
+        assert drawn[1] == row["certified"]["1"]
+    for share, interval in pairs:
+        assert interval == pytest.approx(wilson(round(share * n), n), abs=1e-6)
 
 
 def test_the_same_run_gives_the_same_figures(certify: Certify) -> None:
@@ -129,6 +147,35 @@ def test_test_pictures_that_choose_are_reported_under_the_other_half_s_choice(ce
         best = merits.index(max(merits))
         held += (right[best] & (said[best].radius >= 4))[rows].sum()
     assert summary["recommended"]["certified"]["4"] == pytest.approx(held / len(half))
+
+
+def test_no_half_is_reported_under_the_choice_that_it_made() -> None:
+    """Each of two heads is right on one half alone: chosen by the other half, both are wrong."""
+    labels, even = np.zeros(4, np.int64), np.array([True, True, False, False])
+    said = [Answers(np.where(right, 0, 1), np.full(4, 9), np.full((4, 2), 0.5)) for right in (even, ~even)]
+    run = SimpleNamespace(
+        measured=[SimpleNamespace(test=one, trusted=one) for one in said],
+        certify=SimpleNamespace(trusted="val"),
+        parts={"trusted": SimpleNamespace(images=SimpleNamespace(labels=labels))},
+        test=SimpleNamespace(hashes=["00000000", "00000002", "00000001", "00000003"]),
+        against=1,
+    )
+    _, mixed, how = _chosen(run)
+    assert mixed.codes.tolist() == [1, 1, 1, 1]
+    assert "each half reported under the choice of the other" in how
+
+
+def test_what_was_chosen_on_the_test_pictures_is_reported_as_the_halves_have_it(
+    certify: Certify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(run: Any) -> tuple[int, Answers, str]:
+        best, said, how = _chosen(run)
+        return best, Answers(1 - said.codes, said.radius, said.probabilities), how
+
+    honest = run_certify(replace(certify, trusted="val"))["recommended"]["accuracy"]
+    assert honest > 0.9
+    monkeypatch.setattr("poisonfrogs.certify._chosen", wrong)
+    assert run_certify(replace(certify, trusted="val"))["recommended"]["accuracy"] == pytest.approx(1 - honest)
 
 
 def test_what_is_chosen_with_the_training_pictures_is_not_called_free_of_them(certify: Certify, tmp_path: Path) -> None:
@@ -185,6 +232,13 @@ def test_fail_under(certify: Certify) -> None:
     more = ["--against", "9", "--trusted", "val", "--fail-under"]
     assert main(given(certify, *more, str(held))) == 0
     assert main(given(certify, *more, str(held + 0.01))) == 1
+
+
+def test_what_the_command_line_would_refuse_is_refused_from_python(certify: Certify) -> None:
+    assert replace(certify, against=1, trusted=Path("elsewhere")) == replace(certify, trusted="elsewhere")
+    for given, said in (({"against": 0.01}, "--against 0.01 is of another"), ({"view": "x"}, "--view 'x' is unknown")):
+        with pytest.raises(InputError, match=said):
+            run_certify(replace(certify, **given))
 
 
 @pytest.mark.parametrize(("against", "k"), [("2", [21]), ("3", []), ("5", []), ("7", [])])
@@ -402,6 +456,15 @@ def test_pictures_are_answered_from_the_command_line(
     ]
     assert main(["certify", pictures[0], "--head", str(head), *OWN]) == 0
     assert f"{rows[0]['predicted']}  radius {rows[0]['radius']}  {pictures[0]}" in capsys.readouterr().out
+
+
+def test_what_one_s_own_network_prints_is_not_among_the_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("poisonfrogs.answering.ask", lambda *_: print("loading") or [])
+    assert main(["certify", "a.png", "--head", "head", "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["answers"], err) == ([], "loading\n")
 
 
 @pytest.mark.parametrize(

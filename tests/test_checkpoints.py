@@ -322,6 +322,35 @@ def test_the_digest_tells_weights_apart_and_nothing_else():
     assert checkpoints.digest(body) != checkpoints.digest(other)
 
 
+class Holding(nn.Module):
+    """A layer with something beside tensors in its state."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held = held
+
+    def get_extra_state(self):
+        return self.held
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions")
+def test_the_digest_tells_quantised_weights_apart():
+    """Their layers have a tuple of tensors, and a type, among their state."""
+    weight = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+
+    def layer(scale, dtype=torch.qint8, bias=None):
+        return Holding((torch.quantize_per_tensor(weight, scale, 0, dtype), bias, dtype))
+
+    bodies = [layer(0.1), layer(0.2), layer(0.1, torch.qint32), layer(0.1, bias=torch.ones(4))]
+    assert len({checkpoints.digest(body) for body in bodies}) == 4
+    assert checkpoints.digest(layer(0.1)) == checkpoints.digest(bodies[0])
+
+
+def test_a_state_that_cannot_be_told_from_another_is_refused():
+    with pytest.raises(InputError, match=r"state holds _extra_state\.1 as a dict, .*; expected tensors and numbers"):
+        checkpoints.digest(Holding((1, {"seen": object()})))
+
+
 # --- the files that PyPI packages carry
 
 

@@ -219,7 +219,9 @@ def test_what_one_s_own_code_prints_is_not_among_the_json(
     workers: str, here: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (here / "talkative.py").write_text(
-        "import toy\nprint('imported')\n\n\ndef fit(images, labels, *, seed):\n    print('epoch 1')\n"
+        "import ctypes, subprocess, sys, toy\nprint('imported')\n\n\ndef fit(images, labels, *, seed):\n    print('epoch 1')\n"
+        "    subprocess.run(['echo', 'from a process'])\n    ctypes.CDLL(None).puts(b'from C')\n"
+        "    print('past our stdout', file=sys.__stdout__)\n"
         "    predict = toy.victim(images, labels, seed=seed)\n    return lambda asked: print('asked') or predict(asked)\n"
     )
     monkeypatch.syspath_prepend(here)
@@ -227,7 +229,30 @@ def test_what_one_s_own_code_prints_is_not_among_the_json(
     assert main(asked) == 0
     said = capfd.readouterr()
     assert json.loads(said.out)["n_trials"] == 8
-    assert {"imported", "epoch 1", "asked"} <= set(said.err.splitlines())
+    own = {"imported", "epoch 1", "asked", "from a process", "from C", "past our stdout"}
+    assert own <= set(said.err.splitlines())
+
+
+def test_a_process_prints_on_stdout_again_after_the_work(capfd: pytest.CaptureFixture[str]) -> None:
+    def echo(text: str) -> None:
+        subprocess.run(["echo", text], check=True)
+
+    echo("before")
+    with show.progress():
+        echo("meanwhile")
+    echo("between")
+    with pytest.raises(ValueError, match="ours"), show.progress():
+        raise ValueError("ours")
+    echo("after")
+    assert capfd.readouterr() == ("before\nbetween\nafter\n", "meanwhile\n")
+
+
+def test_work_goes_on_where_there_is_no_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under pythonw, or where the caller closed it: its number may be another file's by then."""
+    monkeypatch.setattr(sys, "__stdout__", None)
+    before = os.fstat(1)
+    with show.progress():
+        assert os.path.samestat(os.fstat(1), before)
 
 
 def test_the_table_says_what_the_summary_holds(here: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -342,6 +342,38 @@ def test_the_stop_test_is_believed_only_in_full_precision():
     assert torch.equal(seen[1][1][0], Linear()([stored])[0])
 
 
+def test_a_check_sees_who_is_left_by_its_own_number_and_in_its_own_budget() -> None:
+    bases, goals = [picture(i) for i in range(3)], [goal_of(Linear(), 40 + i) for i in range(3)]
+    asked: list[list[int]] = []
+    shown: list[Tensor] = []
+
+    def likely(features: Tensor, indices: list[int]) -> Tensor:
+        return torch.tensor([i == (0 if 0 in indices else 2) for i in indices])
+
+    def sure(features: Tensor, indices: list[int]) -> Tensor:
+        asked.append(list(indices))
+        return torch.ones(len(indices), dtype=torch.bool)
+
+    def check(pictures: list[Tensor]) -> Tensor:
+        shown.extend(pictures)
+        return Linear()(pictures)
+
+    made = collide(Collision(passes=25, every=5), bases, goals, stop=Stop(likely=likely, sure=sure), check=check)
+    assert asked == [[0], [2]]  # the first leaves, then the last, of the two that are left
+    assert made.passes == [6, 25, 11]
+    for i, seen in zip((0, 2), shown, strict=True):
+        assert (255 * seen - bases[i]).abs().max() <= 8 + 1e-9
+
+
+@pytest.mark.parametrize(("said", "passes"), [((1, 1), 6), ((1, -1), 25), ((-1, 1), 25)])
+def test_every_check_has_to_be_sure(said: tuple[float, float], passes: int) -> None:
+    bases, goals = table(3)
+    stop = Stop(likely=lambda f, i: torch.ones(len(i), dtype=torch.bool), sure=lambda f, i: f[:, 0] > 0)
+    checks = [lambda pictures, value=value: torch.full((len(pictures), DIM), value) for value in said]
+    made = Collision(passes=25, every=5)(Linear(), bases, goals, stop=stop, checks=checks)
+    assert made.passes == [passes] * 3
+
+
 def test_the_batch_ends_when_all_have_left():
     bases, goals = table(2)
     net = Linear()

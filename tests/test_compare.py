@@ -22,6 +22,10 @@ def kind(picture: Image.Image, content: bytes | None, known: Image.Image, mirror
     return found.kind if found else None
 
 
+def image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
 def test_the_same_pixels(some: Images) -> None:
     assert kind(some[0], png(some[0]), some[0]) == "identical pixels"
     assert kind(mirror(some[0]), None, some[0], True) == "identical pixels"
@@ -81,6 +85,21 @@ def test_a_perturbation_is_seen_whatever_it_is_stored_as(encode, mirrored: bool,
             assert found.difference == pytest.approx(shown, abs=1e-6)
 
 
+def test_one_level_in_one_pixel_is_a_perturbation(some: Images) -> None:
+    pixels = np.array(some[0])
+    pixels[5, 5, 0] ^= 1
+    found = compare.compare(image(pixels), png(image(pixels)), some[0], False)
+    assert found
+    assert (found.kind, round(found.linf * 255)) == ("perturbed", 1)
+
+
+@pytest.mark.parametrize(("levels", "expected"), [(16, "perturbed"), (19, None)])
+def test_what_is_left_has_a_limit_however_lively_the_picture(levels: int, expected: str | None) -> None:
+    known = np.random.default_rng(0).integers(30, 226, (32, 32, 3))
+    signs = np.indices((32, 32)).sum(0)[..., None] % 2 * 2 - 1  # nothing is left of their means
+    assert kind(image(known + levels * signs), None, image(known)) == expected
+
+
 @pytest.mark.parametrize("opacity", [0.15, 0.3, 0.45])
 def test_a_blend_s_opacity_is_that_of_the_truth(opacity: float, some: Images) -> None:
     for i in range(10):
@@ -103,6 +122,27 @@ def test_a_blend_with_another_picture_is_none(some: Images) -> None:
     assert compare.compare(blended, None, some[0], False) is None
 
 
+def blended(opacity: float, noise: int = 0, blot: int = 0) -> compare.Comparison | None:
+    """What is found of two blended pictures of noise, moved by `noise` levels everywhere and by `blot` in one place."""
+    chance = np.random.default_rng(0)
+    base, other = (image(chance.integers(50, 206, (32, 32, 3))) for _ in range(2))
+    pixels = np.asarray(watermarked(base, other, opacity)) + chance.choice([-noise, noise], (32, 32, 3))
+    pixels[4:6, 4:6] += blot
+    return compare.blend(image(pixels), None, base, other, False, False)
+
+
+@pytest.mark.parametrize(("opacity", "told"), [(0.04, False), (0.06, True), (0.58, True), (0.62, False)])
+def test_the_opacities_that_are_told(opacity: float, told: bool) -> None:
+    assert (blended(opacity) is not None) == told
+
+
+def test_a_blend_leaves_little_everywhere_and_less_than_its_base_alone() -> None:
+    assert blended(0.3, blot=28)
+    assert blended(0.3, blot=38) is None  # in one place: another object
+    assert blended(0.1, noise=4)
+    assert blended(0.1, noise=10) is None  # a perturbed base, of which the other picture explains next to nothing
+
+
 def test_pages_that_are_nearly_blank_are_no_copies() -> None:
     chance = np.random.default_rng(0)
     one, two = (Image.fromarray(chance.integers(250, 256, (32, 32, 3)).astype(np.uint8)) for _ in range(2))
@@ -118,6 +158,8 @@ def test_another_object_before_the_same_sky_is_no_copy() -> None:
     found = np.sqrt(((bird.astype(float) - plane) ** 2).mean()) / 255
     assert found < compare.LIMIT  # by size alone it would be one
     assert compare.compare(Image.fromarray(bird), None, Image.fromarray(plane), False) is None
+    for one, other in ((bird, sky), (sky, bird)):  # darker than it should be, and brighter
+        assert compare.compare(Image.fromarray(one), None, Image.fromarray(other), False) is None
 
 
 def test_tables_that_cannot_be_written_are_passed_over(some: Images) -> None:

@@ -195,6 +195,15 @@ def test_what_is_named_like_a_picture_and_is_none_is_left_out_with_the_reason(to
     assert len(read.train) == 24
 
 
+def test_jpegs_under_their_other_names_are_pictures(toy_folder: Path) -> None:
+    red = toy_folder / "train" / "red"
+    for name in ("a.jfif", "b.JFIF", "c.mpo"):
+        toy.picture((1, 2, 3), len(name)).save(red / name, "JPEG")
+    read = data.load(toy_folder).train
+    assert {f"train/red/{name}" for name in ("a.jfif", "b.JFIF", "c.mpo")} <= set(read.ids)
+    assert read[read.ids.index("train/red/a.jfif")].size
+
+
 def test_a_picture_beside_the_class_folders_is_reported_rather_than_passed_over(toy_folder: Path) -> None:
     for place in ("x.png", "val/y.JPG", ".z.png", "notes.txt"):
         (toy_folder / place).write_bytes(b"anything")
@@ -343,11 +352,15 @@ def test_an_edit_adds_and_removes_without_touching_the_set(toy_folder: Path) -> 
     poison = toy.picture((5, 5, 5), 1)
     edited = Edited(train, Edit(added=(poison,), label=1, removed=(0, 23)))
     assert len(edited) == len(list(edited)) == 23
-    assert edited[22] is edited[-1] is poison
+    assert edited[22] == edited[-1] == poison
+    edited[22].paste((0, 0, 0), (0, 0, 32, 32))  # by a victim: neither the next nor the journal may see it
+    assert edited[22] == poison == toy.picture((5, 5, 5), 1)
     assert [np.asarray(one).tobytes() for one in edited[20:]] == [np.asarray(edited[i]).tobytes() for i in (20, 21, 22)]
     np.testing.assert_array_equal(np.asarray(edited[0]), np.asarray(train[1]))
     assert edited.labels(train.labels).tolist() == [0] * 11 + [1] * 11 + [1]
     assert len(train) == 24
+    assert train[22:] == [train[22], train[23]]
+    assert train[1::-1] == [train[1], train[0]]
     with pytest.raises(IndexError):
         edited[23]
 

@@ -12,8 +12,9 @@ from poisonfrogs import NeighbourVotes, extract_features, load_data, load_model,
 from poisonfrogs.audit import run_audit
 from poisonfrogs.certified import Answers
 from poisonfrogs.cli import main
-from poisonfrogs.defence import prototype
+from poisonfrogs.defence import Defence, prototype
 from poisonfrogs.plan import Audit
+from poisonfrogs.stats import wilson
 from poisonfrogs.types import InputError
 from runs import refused, rows_of
 
@@ -41,6 +42,22 @@ def test_the_certified_head_is_asked_on_the_stored_poisons(audit: Audit, replaci
         assert not found["broken"]
     assert summary["certified"]["accuracy"] == pytest.approx((clean.predict(test) == data.test.labels).mean())
     assert summary["certified_success_rate"] == summary["certified"]["success_rate"]
+
+
+def test_what_the_head_s_figures_count() -> None:
+    """By hand: of five answers, the last wrong; of three trials, the last no target of this head."""
+    said = Answers(np.array([0, 0, 1, 1, 0]), np.array([0, 1, 2, 3, 9]), None)
+    features, labels = np.zeros((300, 2), np.float32), np.zeros(300, np.int64)
+    head = Defence(NeighbourVotes(3, classes=[0, 1]), features, labels, said, np.array([0, 0, 1, 1, 1]))
+    keys = ("right", "success", "perfect_success", "broken")
+    told = [(True, True, True, False), (True, False, True, False), (False, False, False, False)]
+    found = head.counted([{"certified": dict(zip(keys, one, strict=True))} for one in told])
+    assert (found["accuracy"], found["median_radius"]) == (0.8, 1.0)  # of 0, 1, 2, 3, and 0 for the wrong one
+    assert found["certified"] == {"1": 0.6, "3": 0.2}  # a radius of r stands r operations
+    assert (found["n_eligible"], found["n_success"], found["n_perfect_success"]) == (2, 1, 2)
+    assert (found["success_rate"], found["perfect_success_rate"]) == (0.5, 1.0)
+    assert found["ci95"] == pytest.approx(wilson(1, 2), abs=1e-6)
+    assert found["perfect_ci95"] == pytest.approx(wilson(2, 2), abs=1e-6)
 
 
 def test_a_perfect_collision_fells_the_nearest_neighbour_and_not_many(audit: Audit) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import toy
-from poisonfrogs import InputError, pipeline, run_audit, training, write_report
+from poisonfrogs import InputError, end_to_end, pipeline, run_audit, training, write_report
 from poisonfrogs.cli import main
 from poisonfrogs.cli.show import report
 from poisonfrogs.costs import costs
@@ -80,6 +80,21 @@ def test_each_trial_trains_two_victims_and_a_control_serves_all_of_a_seed(small,
     assert [trial["block"] for trial in plan["trials"]] == [0, 0, 1, 1]
     assert (plan["audit"]["eps"], plan["audit"]["watermark"], plan["audit"]["beta"]) == (None, 0.3, 0.1)
     assert plan["clean_network"] == summary["clean_network"]
+
+
+def test_gradients_that_are_off_are_on_where_networks_are_trained(small, tmp_path, monkeypatch):
+    """Turned off for good by the user's own module, as it is imported; or by the program, for a grid and its clock."""
+    plainly = end_to_end.fresh
+
+    def careless(*given):
+        torch.set_grad_enabled(False)
+        return plainly(*given)
+
+    monkeypatch.setattr(end_to_end, "fresh", careless)
+    assert run_audit(replace(small, targets=1, cache=tmp_path / "cache"))["n_failed_trials"] == 0
+    assert torch.is_grad_enabled()
+    with torch.inference_mode():
+        assert all(seconds > 0 for seconds in end_to_end.seconds_ahead(small, load(small.data)))
 
 
 def test_a_second_run_finds_networks_and_features_and_leaves_the_same_bytes(small, tmp_path, trainings):

@@ -139,6 +139,27 @@ def test_victims_that_cost_every_worker_its_life_stop_the_run() -> None:
     assert pool.closed == 1
 
 
+def test_a_script_whose_workers_cannot_import_it_is_told_what_it_lacks(tmp_path: Path) -> None:
+    """Not that memory was short; and not again and again."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    *_, said = ran.stderr.splitlines()
+    assert "a worker ended with 1 before it had begun" in said
+    assert said.endswith('expected a file that calls run_audit under `if __name__ == "__main__":`')
+    assert ran.stderr.count("bootstrapping phase") == 1
+
+
+UNGUARDED = """
+from poisonfrogs.engine import Job, Processes, run
+from poisonfrogs.plan import Trial
+trial = Trial(trial_id=0, group=0, block=0, target=0, target_id="a", target_class=0, base_class=1)
+list(run(Processes(dict), [Job(trials=[trial])], 1))
+"""
+
+
 TRIAL = Trial(trial_id=0, group=0, block=0, target=0, target_id="a", target_class=0, base_class=1)
 JOB = engine.Job(trials=[TRIAL])
 

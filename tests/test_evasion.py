@@ -90,6 +90,22 @@ def test_the_wanted_class_is_a_picture_s_own_and_it_stops_when_sure() -> None:
     assert asked == [3] * 6  # sure at the first look
 
 
+def test_who_is_left_is_asked_about_its_own_class() -> None:
+    """The first is sure at once, the second from the ninth pass on, and of the other class."""
+    asked = []
+
+    def counting(seen: list[Tensor]) -> Tensor:
+        asked.append(len(seen))
+        return torch.stack([x.sum() for x in seen])[:, None]
+
+    def classifier(features: Tensor, active: list[int]) -> Tensor:
+        said = [[9.0, 0.0], [0.0, 9.0 * (len(asked) > 8)]]
+        return torch.tensor([said[i] for i in active]) + 0 * features
+
+    Evasion(passes=40)(counting, pictures()[:2], [0, 1], classifier)
+    assert asked == [2] * 6 + [1] * 5
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), radius=st.floats(0, 3), way=st.floats(0, 5))
 def test_the_l2_ball_projects_and_rounds_inside(seed: int, radius: float, way: float) -> None:

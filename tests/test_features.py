@@ -73,7 +73,7 @@ def test_no_feature_depends_on_its_company(toy_folder, tmp_path, model):
 
 def test_features_are_those_of_the_network(images, tmp_path):
     net = load_model("toy:factory")
-    found = features(net, images, cache=tmp_path)
+    found = features(net, images, cache=str(tmp_path))
     with torch.inference_mode():
         expected = toy.factory()(torch.stack([net.transform(images[i]) for i in range(len(images))]))
     assert torch.allclose(found.matrix, expected, rtol=1e-5)

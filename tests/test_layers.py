@@ -12,8 +12,8 @@ import poisonfrogs
 # low to high; a module may import from the layers above it in this list, and from none beside it
 LAYERS = [
     {"types", "progress"},
-    {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "text"}
-    | {"tree", "sources", "signing", "small", "frozen"},
+    {"stats", "journal", "pictures", "views", "descent", "logistic", "checkpoints", "text", "small", "frozen"},
+    {"tree", "sources", "signing"},
     {"certified.classifier", "manifest", "pair", "robust"},
     {"provenance"},
     {"plan", "images", "zoo", "attacks.collision"},

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from planted import jpeg, mirror, perturbed, png, watermarked
-from poisonfrogs import data, findings, match, neighbours
+from poisonfrogs import data, findings, journal, match, neighbours
 from poisonfrogs.cli import main
 from poisonfrogs.images import Images
 from poisonfrogs.pictures import MARK, Gone, encode
@@ -121,6 +121,46 @@ def test_blends_of_which_only_one_picture_is_mirrored(
     assert {(one.mirrored, one.other_mirrored) for one in right} == {(turned == "base", turned == "other")}
     again = match.explained(right[0], images, data.joined(pool, images))
     assert (again.rms, again.opacity) == (right[0].rms, right[0].opacity)
+
+
+def test_blank_and_broken_pictures_hide_nothing(known: Images, fresh: Images, tmp_path: Path) -> None:
+    """They have no contrast, and so would be nearer than any picture to what a base leaves unexplained."""
+    made = {}
+    for i in range(20):
+        blend = np.asarray(watermarked(known[i], fresh[i], 0.25), dtype=int)
+        patches = np.kron(np.random.default_rng(i).integers(-16, 17, (4, 4, 3)), np.ones((8, 8, 1), dtype=int))
+        made[f"{i}.png"] = png(Image.fromarray(np.clip(blend + patches, 0, 255).astype(np.uint8)))
+    blank = {f"blank/{i}.png": png(Image.new("RGB", (32, 32), (i, i, i))) for i in range(0, 250, 25)}
+    broken = {f"broken/{i}.png": bytes([i]) for i in range(10)}
+
+    def found() -> dict[str, tuple[object, ...]]:
+        images = looked_at(tmp_path / "d")
+        said = match.match(images, data.joined(known, fresh)).findings
+        return {images.ids[one.row]: (one.kind, one.known, one.other) for one in said}
+
+    plant(tmp_path / "d", made)
+    alone = found()
+    assert sum(alone[f"{i}.png"] == ("blend", i, len(known) + i) for i in range(20)) >= 17
+    plant(tmp_path / "d", blank | broken)
+    assert found() == alone
+
+
+def test_known_pictures_that_cannot_be_read_hide_no_dark_ones(known: Images, tmp_path: Path) -> None:
+    pixels = [np.asarray(known[i]) // 8 for i in range(8)]
+    plant(tmp_path / "old", {f"{i}.png": png(Image.fromarray(one)) for i, one in enumerate(pixels)})
+    darker = {f"{i}.png": png(Image.fromarray(one.clip(4) - 4)) for i, one in enumerate(pixels)}
+    new = looked_at(plant(tmp_path / "new", darker))
+    alone = match.match(new, looked_at(tmp_path / "old")).findings
+    assert [one.kind for one in alone].count("perturbed") >= 6
+    plant(tmp_path / "old", {f"broken{i}.png": bytes([i]) for i in range(9)})
+    again = match.match(new, looked_at(tmp_path / "old")).findings
+    assert [(one.row, one.known, one.kind) for one in again] == [(one.row, one.known, one.kind) for one in alone]
+
+
+def test_flat_pictures_are_neither_copies_nor_blends_of_each_other(tmp_path: Path) -> None:
+    flat = {f"{i}.png": png(Image.new("RGB", (40, 30), (i, i, i))) for i in range(0, 250, 40)}
+    images = looked_at(plant(tmp_path / "d", flat))
+    assert match.match(images, images, same=True).findings == ()
 
 
 def test_unrelated_pictures_are_no_copies(known: Images, fresh: Images) -> None:
@@ -269,8 +309,9 @@ def test_the_command_names_them_draws_them_and_ends_with_1(
     assert out[0].startswith("perturbed        bad/7.png  of 7.png, changed by 16/255 at most, ")
     assert out[1].startswith("blend            bad/8.png  of 8.png, with target.png blended in at 0.3")
     assert out[2].startswith("could not be read  torn.png: ")
-    assert out[3] == "7 pictures against 51 known ones: 1 identical, 1 perturbed, 1 blend"
-    assert "cropped, rotated" in out[4]
+    assert out[3] == "6 pictures against 51 known ones: 1 identical, 1 perturbed, 1 blend"
+    assert out[4] == "1 could not be read, and nothing is known of them"
+    assert "cropped, rotated" in out[5]
     assert {name: on_disk(poisoned / name) for name in ("new", "known")} == before
     written = json.loads(Path("run/findings.json").read_text())
     assert json.loads(Path("run/plan.json").read_text())["kind"] == "match"
@@ -301,6 +342,40 @@ def test_what_was_crafted_goes_on_saying_so(
                 assert drawn.info.get("poisonfrogs") == (MARK if is_it else None)
 
 
+def test_two_runs_do_not_mix_in_one_folder(
+    poisoned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(poisoned)
+    Path("run").mkdir()
+    with journal.one_writer(Path("run")):
+        assert main(["match", "new", "--against", "known", "--out", "run"]) == 2
+        refused(capsys, "run is being written by another run")
+
+    def meanwhile(path: str | Path) -> tuple[Images, dict[str, str]]:
+        if not Path("run/plan.json").exists():
+            Path("run/plan.json").write_text("{}")  # another run, which has begun and ended
+        return whole(path)
+
+    whole = data.pictures
+    monkeypatch.setattr(data, "pictures", meanwhile)
+    assert main(["match", "new", "--against", "known", "--out", "run"]) == 2
+    refused(capsys, "run is there already")
+    assert sorted(path.name for path in Path("run").iterdir()) == [".lock", "plan.json"]
+
+
+def test_a_run_that_lacks_its_page_says_how_to_get_it(
+    poisoned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(poisoned)
+    findings.run("new", "known", Path("run"))
+    assert main(["match", "new", "--against", "known", "--out", "run"]) == 2
+    refused(capsys, "--out run holds a run that lacks its page only: poisonfrogs report run writes it")
+    assert main(["report", "run"]) == 0
+    text = Path("run/report.html").read_text()
+    for words, name in (("known", "8.png"), ("this one", "bad/8.png"), ("blended in", "target.png")):
+        assert f'alt="{words}: {name}"' in text
+
+
 def test_json_and_a_clean_folder_end_with_0(poisoned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["match", str(poisoned / "new/clean"), "--against", str(poisoned / "known"), "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -327,6 +402,8 @@ def test_nothing_readable_is_not_clean(tmp_path: Path, poisoned: Path, capsys: p
         ("match new --against known --out new/run", "would lie inside new, which is only read"),
         ("match new --against known --out known/a/run", "would lie inside known, which is only read"),
         ("match same.txt --against known", "is a file of no known kind"),
+        ("match new/bad --against new", "new/bad lies in new: each of its pictures would be found identical to itself"),
+        ("match new/bad/../clean --against .", "new/bad/../clean lies in .: each"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(
@@ -345,17 +422,17 @@ def test_a_run_that_was_stopped_is_gone_on_with(
     poisoned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(poisoned)
-    write, written = Path.write_bytes, []
+    write, written = journal.write_bytes, []
 
-    def stopped(path: Path, content: bytes) -> int:
+    def stopped(path: Path, content: bytes) -> None:
         if len(written) == 4:
             raise KeyboardInterrupt
         written.append(path)
-        return write(path, content)
+        write(path, content)
 
     arguments = ["match", "new", "--against", "known", "--out", "run"]
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", stopped)
+        patch.setattr(journal, "write_bytes", stopped)
         with contextlib.suppress(KeyboardInterrupt):
             main(arguments)
     assert len(list(Path("run/pictures").iterdir())) == 4
@@ -398,16 +475,18 @@ def test_what_cannot_be_read_is_counted_once_and_named_on_its_side(
         plant(tmp_path / side, {"a.png": side.encode(), "b.png": b""})
         Image.new("RGB", (40, 30), (200, 20, 20)).save(tmp_path / side / "c.png")
     new, known = str(tmp_path / "new"), str(tmp_path / "known")
-    assert main(["match", new, "--against", new, "--format", "json"]) == 0
+    assert main(["match", new, "--against", new, "--format", "json"]) == 3
     alone = json.loads(capsys.readouterr().out)
     assert (sorted(alone["unreadable"]), alone["unreadable_known"]) == (["a.png", "b.png"], {})
     assert alone["n_unreadable"] == 2
-    assert main(["match", new, "--against", known, "--format", "json"]) == 0
+    assert main(["match", new, "--against", known, "--format", "json"]) == 3
     two = json.loads(capsys.readouterr().out)
     assert sorted(two["unreadable"]) == sorted(two["unreadable_known"]) == ["a.png", "b.png"]
     assert two["n_unreadable"] == 4
-    assert main(["match", new, "--against", known]) == 0
+    assert main(["match", new, "--against", known]) == 3
     said = capsys.readouterr().out
+    assert "1 pictures against 1 known ones: 1 identical" in said
+    assert "4 could not be read, and nothing is known of them" in said
     assert "could not be read  b.png: " in said
     assert "could not be read  b.png, a known one: " in said
 
@@ -427,8 +506,8 @@ def test_a_stray_name_makes_no_table_of_a_folder(
 ) -> None:
     plant(tmp_path / "new", {stray: b"no picture"})
     Image.new("RGB", (40, 30), (200, 20, 20)).save(tmp_path / "new/a.png")
-    assert main(["match", str(tmp_path / "new"), "--against", str(tmp_path / "new"), "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)["n_readable"] >= 1
+    assert main(["match", str(tmp_path / "new"), "--against", str(tmp_path / "new"), "--format", "json"]) in (0, 3)
+    assert json.loads(capsys.readouterr().out)["n_readable"] == 1
 
 
 def test_no_pictures_are_an_error_and_not_clean(known: Images) -> None:

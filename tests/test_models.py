@@ -224,6 +224,49 @@ class Lanczos(toy.Toy):
     data_config = toy.Toy.data_config | {"interpolation": "lanczos", "input_size": (3, 40, 32)}
 
 
+class Statistics(toy.Toy):
+    """The statistics of its batch norm are those of the pictures that are asked together."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Sequential(nn.BatchNorm2d(8, track_running_stats=False), self.second)
+
+
+class Largest(toy.Toy):
+    """What stands beside a picture tells only if it is brighter."""
+
+    def forward(self, x):
+        return super().forward(x) / x.amax()
+
+
+class Chance(toy.Toy):
+    """A dropout that takes the same features of all pictures asked together."""
+
+    def forward(self, x):
+        return super().forward(x) * (torch.rand(16) < 0.5)
+
+
+class Double(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.double()
+
+
+class Whole(toy.Toy):
+    def forward(self, x):
+        return super().forward(x).long()
+
+
+class Complex(toy.Toy):
+    def forward(self, x):
+        return super().forward(x) * 1j
+
+
+class Sparse(toy.Toy):
+    def forward(self, x):
+        return super().forward(x).to_sparse()
+
+
 def no_module():
     return SimpleNamespace()
 
@@ -245,6 +288,13 @@ OWN_MISTAKES = {
     f"{HERE}:Beyond": (f"{HERE}:Beyond raised IndexError: list index out of range ({__file__}, line", "; mend it"),
     f"{HERE}:Surplus": (f"{HERE}:Surplus raised TypeError: ", f"positional arguments but 3 were given ({__file__}"),
     f"{HERE}:no_file": (f"{HERE}:no_file raised FileNotFoundError: ", f"weights.bin' ({__file__}, line", "; mend it"),
+    f"{HERE}:Statistics": ("gives one picture features that differ by ", "beside other pictures; expected the same"),
+    f"{HERE}:Largest": ("gives one picture features that differ by ", "expected the same features: without dropout,"),
+    f"{HERE}:Chance": ("gives one picture features that differ by ", "when it is asked again", "dynamic quantisation"),
+    f"{HERE}:Double": ("does not accept pictures of (32, 32)", "(double)", "colour pictures with weights in float32"),
+    f"{HERE}:Whole": ("returned features in torch.int64, torch.strided; expected real numbers",),
+    f"{HERE}:Complex": ("returned features in torch.complex64", "such as float32"),
+    f"{HERE}:Sparse": ("returned features in torch.float32, torch.sparse_coo; expected real numbers, not sparse",),
     f"{HERE}:no_module": ("returned a SimpleNamespace; expected a torch.nn.Module that returns features",),
     f"{HERE}:HERE": ("is a str; expected a function or class",),
     f"{HERE}:nothing": ("cannot be imported (the module", "has no 'nothing'); expected module:function"),
@@ -322,6 +372,51 @@ def test_a_users_network():
     with torch.inference_mode():
         assert close(net.features(PICTURES), toy.factory()(seen))
     assert load("toy:factory", size=40).view.crop == (40, 40)
+
+
+def scripted():
+    body = torch.jit.script(toy.factory())
+    body.data_config = toy.Toy.data_config
+    return body
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+def test_a_users_scripted_network_is_frozen_and_crafted_through():
+    net, plain = load(f"{HERE}:scripted"), load("toy:factory")
+    assert net.weights == plain.weights
+    assert not any(parameter.requires_grad for parameter in net.body.parameters())
+    assert close(net.features(PICTURES), plain.features(PICTURES))
+    start = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    gradients = [torch.autograd.grad(one.extractor("bf16")([start]).sum(), start)[0] for one in (net, plain)]
+    assert gradients[1].abs().max() > 0
+    assert close(*gradients)
+
+
+class Scalars(toy.Toy):
+    data_config = toy.Toy.data_config | {"mean": 0.5, "std": 0.25}
+
+
+def test_one_number_stands_for_the_mean_of_all_colours():
+    net, plain = load(f"{HERE}:Scalars"), load("toy:factory")
+    assert (net.view.mean, net.view.std) == ((0.5,), (0.25,))
+    pixels = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(net.view(pixels), plain.view(pixels))
+    assert torch.equal(net.features(PICTURES), plain.features(PICTURES))
+
+
+def test_another_precision_of_torch_is_refused_before_features_are_cached_in_it():
+    net = load("toy:factory")
+    with torch.autocast("cpu", torch.bfloat16):
+        refused("torch.autocast is on for cpu; expected float32: leave autocast before", model="toy:factory")
+        with pytest.raises(InputError, match="autocast is on"):
+            net.features(PICTURES)
+    torch.set_default_dtype(torch.float64)
+    try:
+        refused("torch's default is torch.float64; expected float32: call torch.set_default", model="toy:factory")
+        with pytest.raises(InputError, match=r"default is torch\.float64"):
+            net.features(PICTURES)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +15,9 @@ import pytest
 from securesystemslib.signer import SSlibKey
 
 from poisonfrogs import manifest, pair, provenance, signing
+from poisonfrogs.cli import main
 from poisonfrogs.types import InputError
+from runs import on_disk
 from signed import Signed, make
 
 KILLED = """
@@ -111,6 +115,53 @@ def test_killed_before_it_ever_signed_there_is_nothing(tmp_path: Path) -> None:
         says(one)
     provenance.sign(one.data, one.key)
     assert says(one)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("step", ["manifest", "signature", "rename"])
+def test_a_full_disk_is_told_with_its_place_and_leaves_the_old_pair(
+    step: str, again: bool, one: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not again:
+        one.manifest.unlink()
+        one.signature.unlink()
+    (one.data / "new").write_text("new")
+    before = on_disk(one.data.parent)
+    turns, fsync = iter(["manifest", "signature"]), os.fsync
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: full() if next(turns, None) == step else fsync(file))
+        if step == "rename":
+            patched.setattr(Path, "replace", full)
+        assert main(["sign", str(one.data), "--key", str(one.key)]) == 2
+    assert f"No space left on device ({one.manifest}); mend that" in capsys.readouterr().err
+    assert on_disk(one.data.parent) == before
+    assert main(["sign", str(one.data), "--key", str(one.key)]) == 0
+    assert "new" in says(one)
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_what_the_disk_does_not_take_is_not_left(size: int, one: Signed) -> None:
+    """A real limit, which the buffer meets while it is written, flushed, and once more when it is closed."""
+    before = on_disk(one.data.parent)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))
+
+    def written() -> None:
+        with pair.writing(one.manifest) as file:
+            file.write(b"x" * size)
+            pair.commit(one.manifest, file, b"envelope")
+
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            written()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(one.manifest)
+    assert on_disk(one.data.parent) == before
 
 
 @pytest.mark.parametrize("which", ["manifest", "signature"])

@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from poisonfrogs.pictures import (
     EVASION_MARK,
+    FORMATS,
     MARK,
     SUFFIXES,
     Unreadable,
@@ -258,6 +260,15 @@ def test_jpeg_is_stored_at_its_quality_and_marked() -> None:
 def test_other_ways_to_store_are_refused(store: str) -> None:
     with pytest.raises(InputError, match="expected png, or jpeg:Q"):
         jpeg_quality(store)
+
+
+def test_what_other_loaders_train_on_is_not_passed_over() -> None:
+    """Hugging Face's imagefolder takes what Pillow knew by name when its list was written, torchvision nine names."""
+    known = Image.registered_extensions()
+    readable = {name for name, kind in known.items() if kind in FORMATS}
+    opened = {name for name, kind in known.items() if kind in Image.OPEN}
+    no_pictures = {".bufr", ".grib", ".h5", ".hdf", ".mpg", ".mpeg"}  # Pillow knows them by sight and decodes none
+    assert readable | opened - no_pictures | set(IMG_EXTENSIONS) <= set(SUFFIXES)
 
 
 def test_names_of_stored_pictures_are_names_of_pictures() -> None:

@@ -170,7 +170,7 @@ def test_one_pair_of_classes_is_named(run: Path, tmp_path: Path, shown: Page) ->
 def test_only_the_page_is_written_and_the_same_page_each_time(run: Path, tmp_path: Path) -> None:
     mine = copied(run, tmp_path / "run")
     before = on_disk(mine)
-    page.write(mine, tmp_path / "elsewhere.html")
+    page.write(str(mine), str(tmp_path / "elsewhere.html"))
     assert on_disk(mine) == before
     page.write(mine)
     assert on_disk(mine) == before | {"report.html": (tmp_path / "elsewhere.html").read_bytes()}

@@ -101,8 +101,9 @@ def test_a_key_that_cannot_be_written_whole_is_not_left(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         signing.generate(tmp_path / "key")
+    assert error.value.filename == str(tmp_path / ("key", "key.pub")[written_before])
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     assert signing.generate(tmp_path / "key").exists()

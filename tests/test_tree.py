@@ -211,6 +211,14 @@ def test_a_file_that_changes_while_it_is_hashed_is_noticed(
         list(tree.entries(root))
 
 
+def test_a_file_that_holds_more_than_its_size_says_is_not_hashed_in_part() -> None:
+    """/proc's are regular files of 0 bytes that hold some: their first byte is not what they hold."""
+    if not os.path.exists("/proc/self/status"):
+        pytest.skip("a file of 0 bytes that holds some: only on Linux")
+    with pytest.raises(InputError, match="status changed while it was read"):
+        tree._content(b"/proc/self/status")
+
+
 def test_a_link_put_in_a_file_s_place_after_the_walk_is_not_followed(tmp_path: Path) -> None:
     root = write(tmp_path / "t", "a")
     os.symlink("/etc/hostname", root + b"b")

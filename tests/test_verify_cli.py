@@ -453,6 +453,58 @@ def test_what_cannot_be_used_is_told_in_one_line(
     assert on_disk(one.data.parent) == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keygen", ""],
+        ["sign", "", "--key", "../key"],
+        ["sign", "../data", "--key", ""],
+        ["sign", "../data", "--key", "../key", "--out", ""],
+        ["sign", "../data", "--key", "../key", "--sources", ""],
+        ["verify", "", "--key", "../key.pub"],
+        ["verify", "../data", "--key", ""],
+        ["verify", "../data", "--key", "../key.pub", "--manifest", ""],
+        ["verify", "../data", "--key", "../key.pub", "--against", ""],
+    ],
+)
+def test_an_empty_value_does_not_mean_the_current_folder(
+    arguments: list[str], one: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(one.data)
+    before = on_disk(one.data.parent)
+    assert main(arguments) == 2
+    refused(capsys, "the value is empty; expected one (is a variable of the shell not set?)")
+    assert on_disk(one.data.parent) == before
+
+
+def test_beside_a_folder_is_where_the_system_finds_it(
+    one: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LINK/.. is above what the link leads to, not above the link."""
+    deep = tmp_path / "elsewhere" / "deep"
+    (deep / "inside").mkdir(parents=True)
+    shutil.copytree(one.data, deep.parent / "data")
+    (tmp_path / "data").rename(tmp_path / "other")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(deep)
+    monkeypatch.chdir(tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+    for named, place in (
+        ("link/../data", "elsewhere/data"),
+        ("link/inside/..", "elsewhere/deep"),
+        ("link/..", "elsewhere"),
+        ("link", "link"),  # the link's own name stays
+    ):
+        (deep / "file").write_text(named)
+        at = tmp_path / f"{place}.manifest.jsonl"
+        assert main(["sign", named, "--key", "key"]) == 0
+        assert at.is_file()
+        assert main(["verify", named, "--key", "key.pub"]) == 0
+        assert at.samefile(provenance.verify(Path(named), one.public).manifest)
+    after = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} - before
+    assert after == {f"{name}.manifest.{kind}" for name in ("elsewhere", "link") for kind in ("jsonl", "sig")}
+
+
 def test_without_the_library_one_line_says_what_to_install(
     one: Signed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,9 @@ class Prepared:
         return self.clean.network.linear if self.clean else None
 
 
+# whatever the program around has turned off: crafting and training need gradients
+@torch.inference_mode(False)
+@torch.enable_grad()
 def run_audit(audit: Audit, *, progress: Progress = lambda stage, done, of: None) -> Summary:
     """Run an audit, or go on with one, and return its summary (also in `audit.out`/summary.json).
 

@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import re
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -141,14 +141,33 @@ def in_order(body: nn.Module, state: State) -> State:
 
 
 def digest(body: nn.Module) -> str:
-    """SHA-256 of a network's weights by name. Raises InputError if one is not finite."""
+    """SHA-256 of a network's weights by name. Raises InputError if one is not finite, or not told from others."""
     total = hashlib.sha256()
     for name, value in sorted(body.state_dict().items()):
-        if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"the weights hold values that are not finite numbers (in {name}); use a sound checkpoint")
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        for said in _said(name, value):
+            total.update(said)
     return total.hexdigest()
+
+
+def _said(name: str, value: Any) -> Iterator[bytes]:
+    """What tells an entry of a state dict from others; quantised layers have tuples and types among theirs."""
+    if isinstance(value, Tensor):
+        yield f"{name} {value.dtype} {tuple(value.shape)}".encode()
+        plain = value.dequantize() if value.is_quantized else value
+        if plain.is_floating_point() and not plain.isfinite().all():
+            raise InputError(f"the weights hold values that are not finite numbers (in {name}); use a sound checkpoint")
+        yield plain.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, (tuple, list)):
+        yield f"{name} {len(value)}".encode()
+        for place, part in enumerate(value):
+            yield from _said(f"{name}.{place}", part)
+    elif value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
+        yield f"{name} {value!r}".encode()
+    else:
+        raise InputError(
+            f"the network's state holds {name} as a {type(value).__name__}, which cannot be told from another's; "
+            "expected tensors and numbers"
+        )
 
 
 def _safetensors(path: Path) -> State:

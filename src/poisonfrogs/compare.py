@@ -78,7 +78,7 @@ def blend(
 def _near(found: Comparison, pixels: np.ndarray, area: float) -> bool:
     """Whether what is left is small everywhere: another object in the same sky leaves little, but in one place."""
     small = float(np.abs(averaged(found.difference)).max()) <= area
-    return small and found.rms <= min(LIMIT, CONTRAST * float(pixels.std()))
+    return small and found.rms <= LIMIT and found.rms < CONTRAST * float(pixels.std())
 
 
 def opacity_of(pixels: np.ndarray, base: np.ndarray, mark: np.ndarray) -> float:

@@ -197,6 +197,7 @@ def kept_at(
     return (audit.cache or default_cache()) / "networks" / f"{digest}.safetensors"
 
 
+@torch.enable_grad()  # the user's own module may have turned gradients off when it was imported
 def kept(path: Path, start: Classifier, train: Callable[[], Trained], data: Pixels) -> tuple[Trained, dict[str, float]]:
     """The network that lies at a path, or else train it and leave it there; with its loss and accuracy on `data`.
 
@@ -317,6 +318,7 @@ class EndToEnd:
         }
 
 
+@torch.inference_mode(False)
 def seconds_ahead(audit: Audit, dataset: DataSet) -> tuple[float, float]:
     """About how long the clean network takes to train, and a victim, from the first pictures."""
     clean, victim = recipes(audit, len(dataset.train))
@@ -327,6 +329,7 @@ def seconds_ahead(audit: Audit, dataset: DataSet) -> tuple[float, float]:
     return _seconds(clean, network, data, pictures), _seconds(victim, network, data, pictures)
 
 
+@torch.enable_grad()
 def _seconds(recipe: Training, network: Classifier, data: Pixels, pictures: int) -> float:
     """Of training on so many pictures, from the fastest of a few batches: another program slows some of them down."""
     few = replace(data, pictures=data.pictures[: recipe.batch_size], labels=data.labels[: recipe.batch_size])

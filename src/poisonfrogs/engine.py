@@ -146,6 +146,7 @@ class Process:
 
     def __init__(self, build: Build) -> None:
         self.connection, other = _SPAWN.Pipe()
+        self._begun = False
         self._process = _SPAWN.Process(target=_serve, args=(other, build))
         resource_tracker.ensure_running()  # the first start() does, and it unblocks SIGINT for that worker
         with _without_interrupts():  # Ctrl-C is the parent's to answer: a process begins with what is blocked here
@@ -156,12 +157,26 @@ class Process:
         with contextlib.suppress(ConnectionError):  # lost already: result() says so
             self.connection.send(job)
 
+    def begins(self) -> bool:
+        """Whether what it has said is only that it is there, which is the first that it says."""
+        if not self._begun:
+            with contextlib.suppress(EOFError, ConnectionError):  # lost already: result() says so
+                self.connection.recv()
+                self._begun = True
+                return True
+        return False
+
     def result(self) -> Outcome:
         try:
             outcome: Outcome = self.connection.recv()
         except (EOFError, ConnectionError):
             self._process.join()
             code = self._process.exitcode or 0
+            if code > 0 and not self._begun:
+                return InputError(
+                    f"a worker ended with {code} before it had begun (why stands above); it imports the script that "
+                    'it is started from: expected a file that calls run_audit under `if __name__ == "__main__":`'
+                )
             return Lost(f"killed by signal {-code}" if code < 0 else f"ended with {code}")
         return outcome
 
@@ -182,8 +197,11 @@ class Processes:
         return Process(self.build)
 
     def ready(self, busy: Sequence[Process]) -> Process:
-        done = connection.wait([worker.connection for worker in busy])
-        return next(worker for worker in busy if worker.connection in done)
+        while True:
+            done = connection.wait([worker.connection for worker in busy])
+            heard = [worker for worker in busy if worker.connection in done and not worker.begins()]
+            if heard:
+                return heard[0]
 
     def close(self) -> None:
         pass
@@ -193,6 +211,7 @@ def _serve(parent: Any, build: Build) -> None:
     work = functools.cache(build)
     # stdout is the result's, whatever the user's own code prints; a parent that was killed wants nothing more
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(EOFError, ConnectionError):
+        parent.send(None)  # it has begun: what is raised from here on is told
         while True:
             parent.send(attempt(work, parent.recv()))
 

@@ -51,14 +51,14 @@ def default_cache() -> Path:
     return Path(platformdirs.user_cache_dir("poisonfrogs"))
 
 
-def features(net: Net, images: Images, *, cache: Path, progress: Progress = lambda done: None) -> Features:
+def features(net: Net, images: Images, *, cache: str | Path, progress: Progress = lambda done: None) -> Features:
     """Features of every picture, computed where the cache has none, in batches that fit in memory.
 
     The cache is keyed by the picture's content, the network's weights and everything between the
     two. It is written batch by batch, so that a killed run goes on where it was.
     Raises InputError where the network returns features that are not finite, and for a cache that cannot be used.
     """
-    path = cache / "features" / f"{_key(net)}.sqlite"
+    path = Path(cache) / "features" / f"{_key(net)}.sqlite"
     try:
         with closing(_connected(path)) as store:
             _prepare(store, path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from poisonfrogs import compare, data, journal, plan
+from poisonfrogs import compare, data, journal, plan, tree
 from poisonfrogs.images import Images, joined
 from poisonfrogs.match import SUSPICIOUS, Finding, Matches, explained, match
 from poisonfrogs.pictures import encode, mark_of
@@ -22,7 +24,8 @@ from poisonfrogs.types import InputError
 SCHEMA_VERSION = 1
 DRAWN = 200  # findings whose pictures are written, at most
 _BEFORE_THE_PLAN = re.compile(  # what a run that was stopped may leave
-    r"pictures(/\d{6,}-(picture|known|other|difference)\.png)?|findings\.json(\.partial)?|plan\.json\.partial"
+    r"pictures(/\d{6,}-(picture|known|other|difference)\.png(\.partial)?)?|findings\.json(\.partial)?|plan\.json\.partial"
+    r"|\.lock"
 )
 _LIMITS = {
     "rms": compare.LIMIT,
@@ -40,39 +43,67 @@ def run(
 
     Returns what findings.json holds. Raises InputError for data that cannot be used and for a folder in use.
     """
+    same = _same(path, known_path)
     if out is not None:
         _check_place(out, path, known_path)
     started = time.perf_counter()
     looked_at, skipped = data.pictures(path)
-    same = _same(path, known_path)
     known, unknown = (looked_at, {}) if same else data.pictures(known_path)
-    found = match(looked_at, known, same=same, progress=progress)
-    written = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "match",
-        "data": {"path": path, "n": len(looked_at), "skipped": skipped},
-        "known": {"path": known_path, "n": len(known), "skipped": unknown},
-        "limits": _LIMITS,
-        "versions": _versions(),
-    }
-    numbered = joined(known, looked_at)
-    rows = [_row(finding, looked_at, numbered) for finding in found.findings]
-    if out is not None:
-        _draw(out, found, rows, looked_at, numbered)
-    summary = _summary(found, rows, skipped, unknown) | {"seconds": round(time.perf_counter() - started, 1)}
-    if out is not None:
-        journal.write_json(out / "findings.json", summary)
-        journal.write_json(out / "plan.json", written)  # last: a run that has one is whole
+    with _held(out):
+        found = match(looked_at, known, same=same, progress=progress)
+        written = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "match",
+            "data": {"path": path, "n": len(looked_at), "skipped": skipped},
+            "known": {"path": known_path, "n": len(known), "skipped": unknown},
+            "limits": _LIMITS,
+            "versions": _versions(),
+        }
+        numbered = joined(known, looked_at)
+        rows = [_row(finding, looked_at, numbered) for finding in found.findings]
+        if out is not None:
+            _draw(out, found, rows, looked_at, numbered)
+        summary = _summary(found, rows, skipped, unknown) | {"seconds": round(time.perf_counter() - started, 1)}
+        if out is not None:
+            journal.write_json(out / "findings.json", summary)
+            journal.write_json(out / "plan.json", written)  # last: a run that has one is whole
     return summary
 
 
 def _same(path: str, known_path: str) -> bool:
-    return path == known_path or (Path(path).exists() and Path(path).resolve() == Path(known_path).resolve())
+    """Whether a set is compared with itself. Raises InputError for one that is a part of the known one."""
+    if path == known_path or (Path(path).exists() and Path(path).resolve() == Path(known_path).resolve()):
+        return True
+    if Path(path).exists() and tree.within(Path(path), Path(known_path)):
+        raise InputError(
+            f"{path} lies in {known_path}: each of its pictures would be found identical to itself; "
+            f"give --against the other parts, or match {known_path} against itself"
+        )
+    return False
+
+
+@contextmanager
+def _held(out: Path | None) -> Iterator[None]:
+    """No other run writes into the folder meanwhile."""
+    if out is None:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with journal.one_writer(out):
+        if not _may_go_on(out):  # another run has ended since
+            raise _taken(out)
+        yield
+
+
+def _taken(out: Path) -> InputError:
+    if journal.kind_of(out) == "match" and not (out / "report.html").exists():
+        return InputError(f"--out {out} holds a run that lacks its page only: poisonfrogs report {out} writes it")
+    return InputError(f"--out {out} is there already; choose a name that is not yet taken")
 
 
 def _check_place(out: Path, *read: str) -> None:
     if out.exists() and not (out.is_dir() and _may_go_on(out)):
-        raise InputError(f"--out {out} is there already; choose a name that is not yet taken")
+        raise _taken(out)
     for path in read:
         plan.refuse_inside(Path(path), {"--out": out})
 
@@ -128,7 +159,7 @@ def _draw(out: Path, found: Matches, rows: list[dict[str, Any]], images: Images,
         drawn["difference"] = encode(np.asarray(difference), mark=None)
         rows[i]["pictures"] = {name: f"pictures/{finding.row:06d}-{name}.png" for name in drawn}
         for name, content in drawn.items():
-            (out / rows[i]["pictures"][name]).write_bytes(content)
+            journal.write_bytes(out / rows[i]["pictures"][name], content)
 
 
 def _stored(images: Images, row: int) -> bytes:

@@ -37,6 +37,8 @@ class Images(Sequence[Image.Image]):
         return len(self.ids)
 
     def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
         return self.decode(i).image
 
     def decode(self, i: int) -> Decoded:
@@ -91,7 +93,9 @@ class Edited(Sequence[Image.Image]):
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         i %= len(self)
-        return self.images[self.kept[i]] if i < len(self.kept) else self.edit.added[i - len(self.kept)]
+        if i < len(self.kept):
+            return self.images[self.kept[i]]
+        return self.edit.added[i - len(self.kept)].copy()  # whoever trains may draw on what is handed out
 
     def labels(self, labels: np.ndarray) -> np.ndarray:
         """The labels that go with the edited set."""

@@ -40,8 +40,8 @@ def rows(path: Path) -> list[Row]:
 
 def append(path: Path, group: list[Row]) -> None:
     """Append the rows of one group and wait until they are on the disk. Raises OSError where a link is there."""
-    with _about(path), open(_own(path, os.O_APPEND | os.O_CREAT), "ab") as file:
-        _to_the_disk(file, b"".join(map(encode, group)))
+    with about(path), open(_own(path, os.O_APPEND | os.O_CREAT), "ab") as file:
+        to_the_disk(file, b"".join(map(encode, group)))
 
 
 def recover(path: Path, sizes: dict[int, int]) -> set[int]:
@@ -60,7 +60,7 @@ def recover(path: Path, sizes: dict[int, int]) -> set[int]:
             whole.add(row["group"])
             keep, pending = end, 0
     if keep != path.stat().st_size:
-        with _about(path), open(_own(path), "wb") as file:  # of a descriptor: opening empties nothing
+        with about(path), open(_own(path), "wb") as file:  # of a descriptor: opening empties nothing
             file.truncate(keep)
             os.fsync(file.fileno())
     return whole
@@ -100,9 +100,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is either there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
-        with _about(path):
+        with about(path):
             with created(partial) as file:
-                _to_the_disk(file, content)
+                to_the_disk(file, content)
             partial.replace(path)
     finally:
         with suppress(OSError):
@@ -116,6 +116,23 @@ def created(path: Path) -> BinaryIO:
 
 
 @contextmanager
+def about(path: Path) -> Iterator[None]:
+    """An OSError names `path`: a full disk does not say where, and a partial file is nothing that anybody named."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def to_the_disk(file: BinaryIO, content: bytes) -> None:
+    """Write and wait until it is on the disk."""
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
     """Hold a run folder; a second run on it is refused."""
     lock = FileLock(folder / ".lock", timeout=0)
@@ -124,15 +141,6 @@ def one_writer(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"{folder} is being written by another run; wait for it, or choose another --out") from None
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # a full disk does not say where, and a partial file is nothing that anybody named
-        error.filename = str(path)
-        raise
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -144,12 +152,6 @@ def _opened(path: Path) -> BinaryIO:
 def _own(path: Path, how: int = 0) -> int:
     """A descriptor to write by: of the file that is called so, never of one that a link points to."""
     return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | how, 0o666)
-
-
-def _to_the_disk(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[Row, int]]:

@@ -82,6 +82,7 @@ def solve(
 ) -> tuple[Heads, Tensor]:
     """Multinomial logistic regression with L2 strength 1/`c`, the bias free (as in scikit-learn), H heads at once.
 
+    With two classes `c` is scikit-learn's 2C: here both have weights, and both are penalised.
     L-BFGS (Liu and Nocedal 1989) with a line search and a stopping rule of its own for each head,
     so that no head's solution depends on another's. Returns the heads and, for each, whether the largest
     entry of the gradient of  mean loss + ‖W‖²/(2·c·n)  fell below `tolerance`.

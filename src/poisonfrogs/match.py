@@ -13,7 +13,18 @@ from PIL import Image
 
 from poisonfrogs.compare import LIMIT, OPACITIES, Comparison, blend, compare
 from poisonfrogs.images import Images, joined
-from poisonfrogs.neighbours import DIM, coarse, halved, mirrored, nearest, normalised, plain, thumbnails, unit
+from poisonfrogs.neighbours import (
+    DIM,
+    coarse,
+    contrasting,
+    halved,
+    mirrored,
+    nearest,
+    normalised,
+    plain,
+    thumbnails,
+    unit,
+)
 from poisonfrogs.pictures import Unreadable
 from poisonfrogs.progress import Progress, foretelling
 from poisonfrogs.types import InputError
@@ -151,11 +162,16 @@ class _Search:
     same: bool  # the known ones are themselves looked at, and no others
     thumbs: np.ndarray
     unreadable: dict[int, str]
+    bases: np.ndarray  # numbers of the known ones that can be read: others are black, and would hide dark ones
+    others: np.ndarray  # numbers of all that may be blended in: those without contrast are near to whatever is left
 
     @classmethod
     def over(cls, images: Images, known: int, same: bool, progress: Progress) -> _Search:
         thumbs, unreadable = thumbnails(images, foretelling(progress, "reading the pictures", len(images)))
-        return cls(images, known, same, thumbs, unreadable)
+        readable = np.ones(len(images), dtype=bool)
+        readable[list(unreadable)] = False
+        others = (readable & contrasting(thumbs)).nonzero()[0]
+        return cls(images, known, same, thumbs, unreadable, readable[:known].nonzero()[0], others)
 
     def findings(self, progress: Progress) -> dict[int, Finding]:
         """By the picture that is a copy: the known one that explains it best."""
@@ -197,7 +213,7 @@ class _Search:
         near: _Candidates = {}
         for flipped in (False, True):
             queries = self._turned(rows, flipped)
-            distances, numbers = nearest(plain(queries), self.thumbs[: self.known], plain, _NEAR + self.same)
+            distances, numbers = nearest(plain(queries), self.thumbs, self.bases, plain, _NEAR + self.same)
             close = (np.sqrt(distances / DIM) <= _PROPOSED) & (numbers != rows[:, None])
             for at, column in np.argwhere(close):
                 near.setdefault(int(rows[at]), []).append(_Candidate(int(numbers[at, column]), flipped))
@@ -208,7 +224,8 @@ class _Search:
         near: _Candidates = {}
         for flipped in (False, True):
             queries = self._turned(rows, flipped)
-            distances, numbers = nearest(normalised(queries), self.thumbs[: self.known], normalised, _NEAR + self.same)
+            k = _NEAR + self.same
+            distances, numbers = nearest(normalised(queries), self.thumbs, self.bases, normalised, k)
             at, column = np.nonzero((1 - distances / 2 >= _ALIKE) & (numbers != rows[:, None]))
             for turned in (False, True) if len(at) else ():
                 for row, known, other in self._completed(rows[at], numbers[at, column], flipped, turned):
@@ -223,7 +240,7 @@ class _Search:
         The picture is mirrored against its base where `flipped`, against the other where `turned`.
         """
         pixels, base = plain(self._turned(rows, turned)), plain(self._turned(bases, flipped != turned))
-        _, others = nearest(_unexplained(halved(pixels), halved(base)), self.thumbs, coarse, _OTHERS)
+        _, others = nearest(_unexplained(halved(pixels), halved(base)), self.thumbs, self.others, coarse, _OTHERS)
         for number in others.T:
             fits = (number >= 0) & (number != rows) & (number != bases)
             fits &= _blended(pixels, base, plain(self.thumbs[np.where(fits, number, 0)]))

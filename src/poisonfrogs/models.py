@@ -22,6 +22,7 @@ from poisonfrogs.views import Transform, View, squash, twin
 from poisonfrogs.zoo import fault, resolve
 
 BATCH = 16  # always this many pictures a forward pass: the last bits of a convolution depend on it
+ALONE = 1e-3  # of the features' norm: how far chance, and what is asked beside a picture, may move its features
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,11 @@ class Net:
 
     @torch.inference_mode()
     def forward(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Normalised (3, H, W) each -> float32 (n, dim) on the CPU; no row depends on what else is asked for."""
+        """Normalised (3, H, W) each -> float32 (n, dim) on the CPU; no row depends on what else is asked for.
+
+        Raises InputError where torch was told to compute in another precision.
+        """
+        _check_precision(self.device)
         features = torch.empty(len(pixels), self.dim)
         for start in range(0, len(pixels), BATCH):
             batch = torch.stack(list(pixels[start : start + BATCH]))
@@ -104,10 +109,12 @@ def load(
     `module:factory`, whose module returns features and has an attribute `data_config` (as timm's:
     input_size, mean, std, interpolation, crop_pct). `view`: `model`, the library's own evaluation
     transform, or `squash`, the whole picture resized to a square of `size` pixels.
-    Raises InputError for an unknown name, unfitting or unfetchable weights, views without a twin, and
-    a device that is not there.
+    Raises InputError for an unknown name, unfitting or unfetchable weights, views without a twin, features
+    that depend on chance or on the pictures beside, a device that is not there, and where torch was told to
+    compute in another precision.
     """
     place = _device(device)
+    _check_precision(place)
     name, _, file = model.partition("=")
     if file and weights:
         raise InputError(f"weights are named twice, in --model ({file}) and in --weights ({weights}); name one")
@@ -117,7 +124,9 @@ def load(
     elif view != "model":
         raise InputError(f"--view {view!r} is unknown; expected model or squash")
     seen = twin(transform)
-    body.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    body.eval().to(memory_format=torch.channels_last)
+    for parameter in body.parameters():  # not the module's requires_grad_, which scripted ones do not have
+        parameter.requires_grad_(False)
     digest = checkpoints.digest(body)
     body.to(place)
     features = _probed(name, body, transform, place)
@@ -147,8 +156,24 @@ def _device(name: str) -> torch.device:
     return place
 
 
+def _check_precision(place: torch.device) -> None:
+    """Features and heads are float32, and cached as such. Raises InputError where torch was told otherwise."""
+    default = torch.get_default_dtype()
+    if default != torch.float32:
+        raise InputError(f"torch's default is {default}; expected float32: call torch.set_default_dtype(torch.float32)")
+    if torch.is_autocast_enabled(place.type):
+        raise InputError(f"torch.autocast is on for {place.type}; expected float32: leave autocast before this call")
+
+
 def _noise() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8))
+
+
+def _edge() -> Image.Image:
+    """Black beside white: what normalises a batch by its extremes finds them here."""
+    picture = Image.new("RGB", (64, 48), "black")
+    picture.paste("white", (0, 0, 32, 48))
+    return picture
 
 
 def _answers(name: str, body: nn.Module, pictures: Tensor, kind: type[Exception]) -> Tensor:
@@ -171,20 +196,40 @@ def _raised(name: str, error: Exception, pictures: Tensor) -> str:
 
 
 def _probed(name: str, body: nn.Module, transform: Transform, device: torch.device) -> Tensor:
-    """Features of a picture of noise, twice: (2, d). Raises InputError for a network that has none."""
-    probe = torch.stack([transform(_noise())] * 2)
+    """Features of a picture of noise, twice: (2, d). Raises InputError for a network that has none, or not its own."""
+    noise = transform(_noise())
+    features, *others = [
+        _probe(name, body, torch.stack([noise, beside]).to(device))
+        for beside in (noise, torch.zeros_like(noise), transform(_edge()))
+    ]
+    moved = (torch.stack([features[1], *(other[0] for other in others)]) - features[0]).norm(dim=1).max()
+    norm = features[0].norm()
+    if moved > ALONE * norm:
+        raise InputError(
+            f"{name} gives one picture features that differ by {moved:.2g} (their norm is {norm:.2g}) when it is asked "
+            "again or beside other pictures; expected the same features: without dropout, statistics of the batch or "
+            "dynamic quantisation in eval()"
+        )
+    return features
+
+
+def _probe(name: str, body: nn.Module, probe: Tensor) -> Tensor:
+    """Features of pictures (n, 3, H, W): (n, d). Raises InputError for what are none."""
     try:
         with torch.inference_mode():
-            features = body(probe.to(device))
+            features = body(probe)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{name} does not accept pictures of {tuple(probe.shape[2:])} in 3 channels ({reason}); "
-            "try another --size, or a network of colour pictures"
+            "try another --size, or a network of colour pictures with weights in float32"
         ) from None
     except Exception as error:  # whatever the user's code raises
         raise InputError(_raised(name, error, probe)) from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(probe):
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise InputError(f"{name} returned {found} for 2 pictures; expected features of shape (2, d)")
-    return features
+        raise InputError(f"{name} returned {found} for {len(probe)} pictures; expected features of shape (2, d)")
+    if not features.is_floating_point() or features.layout != torch.strided:
+        found = f"{features.dtype}, {features.layout}"
+        raise InputError(f"{name} returned features in {found}; expected real numbers, not sparse, such as float32")
+    return features.float()

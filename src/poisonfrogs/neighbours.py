@@ -94,6 +94,12 @@ def halved(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(areas.reshape(-1, DIM // 4) / np.float32(4))  # mean(axis=(2, 4)) takes three times as long
 
 
+def contrasting(thumbs: np.ndarray) -> np.ndarray:
+    """Which thumbnails have contrast at half their side: bool (n,)."""
+    blocks = (thumbs[start : start + _BLOCK] for start in range(0, len(thumbs), _BLOCK))
+    return np.concatenate([coarse(block).any(axis=1) for block in blocks])
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors with mean 0 and length 1; those without contrast become 0."""
     centred = vectors - vectors.mean(axis=1, keepdims=True)
@@ -105,19 +111,22 @@ def mirrored(pictures: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pictures[:, :, ::-1])
 
 
-def nearest(queries: np.ndarray, known: np.ndarray, prepare: Prepare, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of the `known` thumbnails to each query.
+def nearest(
+    queries: np.ndarray, thumbs: np.ndarray, among: np.ndarray, prepare: Prepare, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest to each query of the thumbnails whose numbers are `among`, int64 (m,).
 
-    Squared distances, float32 (n, k), nearest first, and numbers, int64 (n, k). Only a block of `known` is ever
+    Squared distances, float32 (n, k), nearest first, and numbers, int64 (n, k). Only a block of thumbnails is ever
     prepared at a time. Where there are fewer than k, distances are infinite and numbers -1.
     """
     distances = np.full((len(queries), k), np.inf, dtype=np.float32)
     numbers = np.full((len(queries), k), -1, dtype=np.int64)
-    for start in range(0, len(known), _BLOCK):
-        block = prepare(known[start : start + _BLOCK])
+    for start in range(0, len(among), _BLOCK):
+        some = among[start : start + _BLOCK]
+        block = prepare(thumbs[some])
         for rows in (slice(at, at + _BLOCK) for at in range(0, len(queries), _BLOCK)):
             found, which = _within(queries[rows], block, min(k, len(block)))
-            distances[rows], numbers[rows] = _merged(distances[rows], numbers[rows], found, which + start, k)
+            distances[rows], numbers[rows] = _merged(distances[rows], numbers[rows], found, some[which], k)
     return distances, numbers
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from filelock import FileLock, Timeout
 
 from poisonfrogs import signing
-from poisonfrogs.journal import created
+from poisonfrogs.journal import about, created, to_the_disk
 from poisonfrogs.signing import Signed
 from poisonfrogs.types import InputError
 
@@ -60,14 +60,16 @@ def left(file: Path, start: bytes) -> bool:
 class Hashing:
     """A file whose digest is known once all of it has been read or written through this."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self.file = file
+        self.path = path  # by which errors call it
         self.digest = hashlib.sha256()
         self.committed = False
 
     def write(self, content: bytes) -> None:
         self.digest.update(content)
-        self.file.write(content)
+        with about(self.path):
+            self.file.write(content)
 
     def readline(self, limit: int) -> bytes:
         line = self.file.readline(limit)
@@ -85,32 +87,36 @@ def writing(path: Path) -> Iterator[Hashing]:
     try:
         with lock:
             _settle(path)
-            with created(_pending(path)) as file:
-                written = Hashing(file)
-                try:
-                    yield written
-                finally:
-                    if not written.committed:
-                        _pending(path).unlink(missing_ok=True)
+            written = Hashing(created(_pending(path)), path)
+            try:
+                yield written
+            finally:
+                with suppress(OSError):  # what the disk did not take once it does not take now: that was told
+                    written.file.close()
+                if not written.committed:
+                    _pending(path).unlink(missing_ok=True)
     except Timeout:
         raise InputError(f"{path} is being written by another command; wait for it, or choose another --out") from None
 
 
 def commit(path: Path, written: Hashing, envelope: bytes) -> None:
     """Let the new manifest and its signature take the old ones' places."""
-    written.file.flush()
-    os.fsync(written.file.fileno())
     signature = signature_of(path)
     partial = _pending(signature)
-    with created(partial) as file:
-        file.write(envelope)
-        file.flush()
-        os.fsync(file.fileno())
-    written.committed = True
-    partial.replace(signature)
-    _sync_folder(path)
-    _pending(path).replace(path)
-    _sync_folder(path)
+    with about(path):
+        try:
+            to_the_disk(written.file, b"")
+            with created(partial) as file:
+                to_the_disk(file, envelope)
+            written.committed = True
+            partial.replace(signature)
+        finally:
+            if os.path.lexists(partial):  # the step that counts was not taken
+                written.committed = False
+                partial.unlink()
+        _sync_folder(path)
+        _pending(path).replace(path)
+        _sync_folder(path)
 
 
 @contextmanager
@@ -121,7 +127,7 @@ def reading(path: Path, key: Path) -> Iterator[tuple[Signed, Hashing]]:
     """
     signed, opened = _opened(path, signing.public_key(key))
     with opened as file:
-        hashing = Hashing(file)
+        hashing = Hashing(file, path)
         yield signed, hashing
         if hashing.sha256() != signed.sha256:
             raise InputError(f"{path} changed while it was read; nothing of what was found is trusted")

@@ -14,9 +14,13 @@ from poisonfrogs.types import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"),
-    # pictures too, of no format in FORMATS: reported as skipped rather than passed over
-    *(".svg", ".eps", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".tga"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    # pictures too, of no format in FORMATS, on which other loaders train: reported as skipped rather than passed over
+    *(".svg", ".eps", ".ps", ".heic", ".heif", ".avif", ".avifs", ".jxl", ".psd", ".qoi", ".dib", ".ico", ".icns"),
+    *(".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".tga", ".icb", ".vda", ".vst", ".cur", ".pcx", ".dcx", ".dds"),
+    *(".blp", ".fit", ".fits", ".fli", ".flc", ".ftc", ".ftu", ".gbr", ".im", ".iim", ".msp", ".pcd", ".pxr", ".bw"),
+    *(".rgb", ".rgba", ".sgi", ".ras", ".wmf", ".emf", ".xbm", ".xpm"),
 )
 MARK = "poisonfrogs: a crafted clean-label poison, made to measure a training pipeline. Do not train on it."
 EVASION_MARK = "poisonfrogs: a crafted evasion example, made to show what a poison is not. Do not train on it."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from poisonfrogs import tree
 from poisonfrogs.types import InputError
@@ -93,8 +94,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if str(field.type).startswith("Path") and value is not None:  # who calls from Python may give text
-                object.__setattr__(self, field.name, Path(value))
+            if isinstance(value, str) and not value:  # an unset variable: the current folder, or another audit
+                raise InputError(f"{field.name} is empty; give a value, or leave it out")
+            object.__setattr__(self, field.name, _plain(str(field.type), value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,12 +213,11 @@ def validate(audit: Audit) -> None:
     from poisonfrogs.pictures import jpeg_quality
     from poisonfrogs.robust import robust
 
-    if audit.context not in DEFAULTS:  # without it half of the options have no value
-        raise InputError(f"--context {audit.context!r} is unknown; expected one of {', '.join(DEFAULTS)}")
+    validate_pipeline(audit)
     limits: list[tuple[str, Any, bool, str]] = [
         ("--eps", audit.eps, audit.eps is None or 0 <= audit.eps <= 1, "a number from 0 to 1, such as 8/255, or none"),
         ("--beta", audit.beta, 0 <= audit.beta < float("inf"), "a number from 0"),
-        ("--targets", audit.targets, audit.targets == "all" or int(audit.targets) > 0, "a number from 1, or all"),
+        ("--targets", audit.targets, audit.targets == "all" or audit.targets > 0, "a number from 1, or all"),
         ("--poisons", audit.poisons, audit.poisons > 0, "a number from 1"),
         ("--passes", audit.passes, audit.passes > 0, "a number from 1"),
         ("--overshoot", audit.overshoot, 0 <= audit.overshoot < float("inf"), "a number from 0"),
@@ -224,10 +225,6 @@ def validate(audit: Audit) -> None:
         ("--workers", audit.workers, audit.workers > 0, "a number from 1"),
     ]
     _refuse_outside(limits)
-    empty = next((name for name in ("victim", "auditor", "robust") if getattr(audit, name) == ""), None)
-    if empty:  # a shell's variable that is not set would mean another audit
-        raise InputError(f"--{empty} is empty; give a value, or leave it out")
-    validate_pipeline(audit)
     written = [audit.out / name for name in FOLDERS]
     refuse_inside(audit.data, {"--out": audit.out, "--cache": audit.cache}, written)
     if audit.cache and tree.within(audit.cache, audit.out):
@@ -267,8 +264,8 @@ def _validate_context(audit: Audit) -> None:
 
 def validate_certify(certify: Certify) -> None:
     """Raises InputError for options of certify that no data could satisfy."""
-    operations(certify.against, 1)
     validate_pipeline(certify)
+    operations(certify.against, 1)
     refuse_inside(certify.data, {"--out": certify.out, "--cache": certify.cache, "--save": certify.save})
 
 
@@ -292,6 +289,7 @@ def operations(text: str, n_train: int) -> int:
 
 def validate_pipeline(pipeline: Pipeline) -> None:
     """Raises InputError for options that no network could be used with."""
+    _refuse_unfit(pipeline)
     size, threads, manifest = pipeline.size, pipeline.threads, pipeline.manifest
     _refuse_outside(
         [
@@ -301,6 +299,29 @@ def validate_pipeline(pipeline: Pipeline) -> None:
     )
     if manifest and not pipeline.require_signed:
         raise InputError(f"--manifest needs --require-signed, the public key of whoever signed {manifest}")
+
+
+def _refuse_unfit(options: Pipeline) -> None:
+    """Raises InputError for values of another type than their fields have: from Python anything may come."""
+    wrong, hints = [], get_type_hints(type(options))
+    for field in fields(options):
+        hint, value, flag = hints[field.name], getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        kinds = [hint] if get_origin(hint) in (Literal, tuple, None) else get_args(hint)
+        if value is BY_CONTEXT or any(_fits(kind, value) for kind in kinds):  # the context, then, is the unknown one
+            continue
+        choices = ", ".join(get_args(hint)) if get_origin(hint) is Literal else None
+        expected = f"unknown; expected one of {choices}" if choices else f"of another type; expected {field.type}"
+        wrong.append(f"{flag} {value!r} is {expected}")
+    if wrong:
+        raise InputError(*wrong)
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind in (int, float):  # True is no number here
+        return type(value) in (int, kind)
+    return isinstance(value, get_origin(kind) or kind)
 
 
 def _refuse_outside(limits: Sequence[tuple[str, Any, bool, str]]) -> None:
@@ -352,6 +373,22 @@ def seed_of(*parts: object) -> int:
     True
     """
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")  # NumPy takes 32 bits
+
+
+def _plain(kind: str, value: Any) -> Any:
+    """As JSON holds it: who calls from Python may give text for paths, one name for several, and NumPy's numbers."""
+    if kind.startswith("Path") and value is not None:
+        return Path(value)
+    if kind.startswith("tuple"):
+        names = [value] if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable) else value
+        return tuple(map(str, names))
+    if isinstance(value, bool):
+        return value
+    if kind.startswith("str") and isinstance(value, Integral | os.PathLike):
+        return str(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _listed(value: Any) -> Any:

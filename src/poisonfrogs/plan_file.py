@@ -77,6 +77,8 @@ def _values(hint: Any, value: Any) -> list[Any]:
 
 def _value(hint: Any, value: Any) -> Any:
     """As the option has it; a number may be a string such as "8/255", and none is "none"."""
+    if value == "":
+        raise ValueError("it is empty; expected a value")
     kinds = _kinds(hint)
     if type(None) in kinds and str(value).lower() == "none":
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,7 +59,9 @@ class Verified:
 
 def beside(data: Path) -> Path:
     """Where the manifest of a folder is unless another place is named: beside it, never inside."""
-    whole = Path(os.path.abspath(data))  # noqa: PTH100  (resolve would follow the link that DATA may be)
+    whole = data.absolute()  # abspath would take LINK/.. for the folder that LINK is in
+    if whole.name == "..":
+        whole = whole.resolve()  # elsewhere it would follow the link that DATA may be
     if not whole.name:
         raise InputError(f"{data} has nothing beside it; choose a place with --out (or --manifest)")
     return whole.with_name(whole.name + ".manifest.jsonl")

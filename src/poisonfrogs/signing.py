@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from poisonfrogs.journal import about, to_the_disk
 from poisonfrogs.types import InputError
 
 if TYPE_CHECKING:
@@ -62,11 +63,9 @@ def generate(key: Path) -> Path:
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    with about(path), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            to_the_disk(file, content)
         except BaseException:
             path.unlink()
             raise

@@ -85,7 +85,7 @@ def draw(
         )
     drawn: dict[Hashable, Drawn] = {}  # by content
     for target_class, base_class in itertools.cycle(turns):
-        if len(drawn) == count:
+        if len(drawn) >= count:
             break
         rows = waiting[target_class]
         while rows and contents[rows[-1]] in drawn:

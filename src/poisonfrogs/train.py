@@ -58,7 +58,10 @@ class PaperHead:
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticHead:
-    """A converged logistic regression with L2 strength 1/C, as scikit-learn defines it."""
+    """A converged logistic regression with L2 strength 1/C on every class's weights.
+
+    That is scikit-learn's C; with two classes, where it has one vector of weights, its 2C.
+    """
 
     c: float
 

@@ -62,6 +62,7 @@ class _Poison:
     failure: str | None
 
 
+@torch.enable_grad()  # another's victim may have turned gradients off for good, in the group before
 def run(setting: Setting, trials: Sequence[Trial], failure: str | None = None) -> tuple[list[Row], Row]:
     """Run a group. Returns its journal rows and its timings; pictures and features are left in `folder`.
 
@@ -164,17 +165,36 @@ def _craft(setting: Setting, trials: Sequence[Trial], starts: Sequence[Tensor]) 
     made = []
     for some in _portions(setting, trials, [start.numel() for start in starts]):
         mine = slice(some.start * setting.audit.poisons, some.stop * setting.audit.poisons)
-        bases, stop = [start.to(device) for start in starts[mine]], _stop(setting, trials[some])
+        # copies: an attack may work in place, and changes are measured from the starts
+        bases, stop = [start.to(device, copy=True) for start in starts[mine]], _stop(setting, trials[some])
         try:
-            made.append(setting.attack(net, bases, goals[mine], stop=stop, checks=checks))
+            found = setting.attack(net, bases, goals[mine], stop=stop, checks=checks)
         except (RuntimeError, MemoryError) as error:  # out of memory, an operator without a gradient, ...
             why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-            made.append(_uncrafted(starts[mine], why))
+            found = _uncrafted(starts[mine], why)
+        _refuse_misfits(found, starts[mine])
+        made.append(found)
     return Crafted(
         pictures=[picture for one in made for picture in one.pictures],
         passes=[passes for one in made for passes in one.passes],
         failures=[failure for one in made for failure in one.failures],
     )
+
+
+def _refuse_misfits(made: Crafted, starts: Sequence[Tensor]) -> None:
+    """Raises InputError for anything but a stored picture, its passes and its failure for each base."""
+    counts = [len(made.pictures), len(made.passes), len(made.failures)]
+    if counts != [len(starts)] * 3:
+        raise InputError(
+            f"the attack left {counts[0]} pictures, {counts[1]} passes and {counts[2]} failures for {len(starts)} "
+            "bases; expected one of each for every base, in their order"
+        )
+    for picture, start in zip(made.pictures, starts, strict=True):
+        if (picture.dtype, picture.shape) != (start.dtype, start.shape):
+            raise InputError(
+                f"the attack left a picture of {picture.dtype} {tuple(picture.shape)} for a base of {start.dtype} "
+                f"{tuple(start.shape)}; expected 8 bits a channel and the size of the base"
+            )
 
 
 def _portions(setting: Setting, trials: Sequence[Trial], sizes: Sequence[int]) -> Iterator[slice]:

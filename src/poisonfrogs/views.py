@@ -156,4 +156,4 @@ def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    return tuple(round(float(value), 6) for value in values)
+    return tuple(round(float(value), 6) for value in np.atleast_1d(values))  # one number stands for all

@@ -62,7 +62,8 @@ class CertifyCommand(Certify):
 def _ask(head: Path, pictures: list[Path], options: Certify, form: str) -> int:
     from poisonfrogs.answering import ask
 
-    answers = ask(head, pictures, options)
+    with progress():  # for what the user's own network prints
+        answers = ask(head, pictures, options)
     people = [f"{answer['predicted']}  radius {answer['radius']}  {answer['picture']}" for answer in answers]
     printed(form, {"schema_version": SCHEMA_VERSION, "answers": answers}, people)
     return 0

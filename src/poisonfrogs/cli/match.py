@@ -41,7 +41,7 @@ class MatchCommand:
         printed(self.format, found, _lines(found, self.out))
         if found["counts"]["perturbed"] + found["counts"]["blend"]:
             return 1
-        return 0 if found["n_readable"] and found["n_known_readable"] else 3  # nothing was compared
+        return 0 if found["n_known_readable"] and not found["unreadable"] else 3  # something was not compared
 
 
 def _lines(found: dict[str, Any], out: Path | None) -> list[str]:
@@ -49,7 +49,10 @@ def _lines(found: dict[str, Any], out: Path | None) -> list[str]:
     lines += [f"could not be read  {name}: {why}" for name, why in found["unreadable"].items()]
     lines += [f"could not be read  {name}, a known one: {why}" for name, why in found["unreadable_known"].items()]
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items() if count)
-    lines.append(f"{found['n']:,} pictures against {found['n_known']:,} known ones: {counts or 'no copies'}")
+    compared = f"{found['n_readable']:,} pictures against {found['n_known_readable']:,} known ones"
+    lines.append(f"{compared}: {counts or 'no copies'}")
+    if found["n_unreadable"]:
+        lines.append(f"{found['n_unreadable']:,} could not be read, and nothing is known of them")
     lines.append("copies that were cropped, rotated or changed by more than 17/255 (rms) are not found")
     return [*lines, f"The page to read is {out}/report.html"] if out else lines
 

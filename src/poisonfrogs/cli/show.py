@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +82,30 @@ def printed(form: str, found: object, lines: Iterable[str]) -> None:
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a stage, on stderr where that is a terminal; silent elsewhere.
 
-    What the user's own code prints meanwhile goes to stderr as well: stdout is the result's.
+    What the user's own code prints meanwhile goes to stderr as well, and so does what it starts: stdout is the
+    result's.
     """
-    with redirect_stdout(sys.stderr), _bars() as tell:
+    with _descriptor_aside(), redirect_stdout(sys.stderr), _bars() as tell:
         yield tell
+
+
+@contextmanager
+def _descriptor_aside() -> Iterator[None]:
+    """stdout's descriptor, which is all that processes and libraries in C know of it, leads to stderr meanwhile."""
+    if sys.__stdout__ is None or sys.__stderr__ is None:  # closed: their numbers may be other files'
+        yield
+        return
+    sys.__stdout__.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # nobody may be there to read it
+            sys.__stdout__.flush()
+        ctypes.CDLL(None).fflush(None)  # what C has printed and keeps for later
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

@@ -32,6 +32,18 @@ def whole_or_all(text: str) -> int | Literal["all"]:
     return "all" if text == "all" else whole(text)
 
 
+def given(text: str) -> str:
+    """A text that is not empty: a shell's variable that is not set would mean the current folder, or another audit."""
+    if not text:
+        raise ValueError("the value is empty; expected one (is a variable of the shell not set?)")
+    return text
+
+
+def path(text: str) -> Path:
+    """A path that is not empty."""
+    return Path(given(text))
+
+
 # An option that may be left away cannot be given as None: a class or a file may be called so.
 _READERS: list[tuple[Any, str, Callable[[str], Any]]] = [
     (float, "NUMBER", number),
@@ -39,9 +51,10 @@ _READERS: list[tuple[Any, str, Callable[[str], Any]]] = [
     (int, "INT", whole),
     (int | None, "INT", whole),
     (int | Literal["all"], "INT|all", whole_or_all),
-    (str, "STR", str),
-    (str | None, "STR", str),
-    (Path | None, "PATH", Path),
+    (str, "STR", given),
+    (str | None, "STR", given),
+    (Path, "PATH", path),
+    (Path | None, "PATH", path),
 ]
 
 

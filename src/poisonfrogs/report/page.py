@@ -104,15 +104,16 @@ class Written:
     examined: bool  # whether the run found anything out
 
 
-def write(folder: Path, out: Path | None = None) -> Written:
+def write(folder: str | Path, out: str | Path | None = None) -> Written:
     """Write the page of a run folder, RUN/report.html unless told otherwise.
 
     Raises InputError for what is no run folder, an unknown kind, an unknown schema version, and a file at `out` that
     is no page.
     """
-    path = out or folder / "report.html"
-    if out and not out.parent.is_dir():
-        raise InputError(f"--out {out} lies in no folder that is there; make {out.parent}, or choose another place")
+    folder = Path(folder)
+    path = Path(out or folder / "report.html")
+    if out and not path.parent.is_dir():
+        raise InputError(f"--out {out} lies in no folder that is there; make {path.parent}, or choose another place")
     if path.exists() and not journal.is_page(path):
         raise InputError(f"{path} is there already, and is no page; choose another place with --out")
     try:
