@@ -82,6 +82,8 @@ def test_nothing_found_is_said(matched: Path, tmp_path: Path) -> None:
     found |= {"findings": [], "counts": dict.fromkeys(found["counts"], 0)}
     (run / "findings.json").write_text(json.dumps(found))
     assert "None of the 3 pictures is a slightly changed copy of one of the 3 known pictures" in read(run).words
+    (run / "findings.json").write_text(json.dumps(found | {"n_readable": 2, "n_unreadable": 1}))
+    assert "None of the 2 pictures that could be read is a slightly changed copy" in read(run).words
     (run / "findings.json").write_text(json.dumps(found | {"n_readable": 0}))
     assert main(["report", str(run)]) == 3
 
