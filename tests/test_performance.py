@@ -35,10 +35,16 @@ def lines_of_victims(found: Result) -> list[str]:
     """A line a seed."""
     lines = []
     for seed, row in found["seeds"].items():
-        lost = {int(pictures): trials for pictures, trials in row["trials_by_pictures_lost"].items()}
+        perfect = row["perfect_collisions"]
+        losses = [
+            {int(pictures): trials for pictures, trials in one["trials_by_pictures_lost"].items()}
+            for one in (row, perfect)
+        ]
+        most = [f"{max(lost)} (in {lost[max(lost)]})" for lost in losses]
         lines.append(
             f"| {seed} | {fell(row)} | {row['control_wrong']} | {row['least_confidence']:.3f} | "
-            f"{100 * row['mean_accuracy_drop']:.3f} points | {max(lost)} (in {lost[max(lost)]}) |"
+            f"{100 * row['mean_accuracy_drop']:.3f} points | {most[0]} | "
+            f"{perfect['median_confidence']:.4f} | {100 * perfect['mean_accuracy_drop']:.3f} points | {most[1]} |"
         )
     return lines
 
@@ -214,6 +220,12 @@ def test_no_target_owes_its_fall_to_the_seed_of_one_victim() -> None:
         assert row["control_wrong"] <= 1
         assert sum(row["trials_by_pictures_lost"].values()) == found["n"] == 782
     assert found["fell_wherever_the_control_was_right"]["success_rate"] == 1
+    mean, text = found["mean_over_seeds"], " ".join((ROOT / "docs/performance.md").read_text().split())
+    poison, perfect = (100 * mean[f"{what}mean_accuracy_drop"] for what in ("", "perfect_"))
+    assert f"lose {perfect:.3f} points on average where the poisons lose {poison:.3f}" in text
+    most = found["targets_that_lose_most"]["val/fish/n01440764_19302.JPEG"]
+    assert most[0] == max(one[0] for one in found["targets_that_lose_most"].values())
+    assert f"loses {most[0]} pictures by its poison and {most[1]} by a perfect collision" in text
 
 
 def test_many_watermarked_poisons_do_what_one_does_not() -> None:
