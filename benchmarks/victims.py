@@ -37,7 +37,7 @@ def main() -> None:
     base = torch.tensor([place.classes.index(row["base_class"]) for row in rows])
     poisons = place.net.features([Image.open(folder / row["poison_files"][0]).convert("RGB") for row in rows])
     bases = place.train_features[[place.train.ids.index(row["base_ids"][0]) for row in rows]]
-    aims = place.target_features[targets]
+    aims, pictures = place.target_features[targets], len(place.test) - 1
     found: dict[str, Any] = {}
     fallen, lost, perfect_lost = [], [], []
     for seed in SEEDS[:2] if given.short else SEEDS:
@@ -50,13 +50,11 @@ def main() -> None:
         fallen.append((poisoned.argmax(1) == base) | ~eligible)
         found[str(seed)] = {
             "control_wrong": int((~eligible).sum()),
-            **counted(poisoned.gather(1, base[:, None])[eligible, 0], lost[-1], len(place.test) - 1),
-            "perfect_collisions": counted(
-                perfect.gather(1, base[:, None])[eligible, 0], perfect_lost[-1], len(place.test) - 1
-            ),
+            **counted(poisoned.gather(1, base[:, None])[eligible, 0], lost[-1], pictures),
+            "perfect_collisions": counted(perfect.gather(1, base[:, None])[eligible, 0], perfect_lost[-1], pictures),
         }
         print(seed, found[str(seed)], flush=True)
-    each, aimed, pictures = torch.stack(lost).double(), torch.stack(perfect_lost).double(), len(place.test) - 1
+    each, aimed = torch.stack(lost).double(), torch.stack(perfect_lost).double()
     most = each.mean(0) >= MANY
     result = {
         "n": len(rows),
